@@ -1,0 +1,37 @@
+//! Which M this thread is: one word of thread-local storage, read by an instruction that the compiler cannot move.
+//!
+//! `thread_local!` will not do. A goroutine may go on on another thread after a parking call, and no Rust compiler knows
+//! that: it may compute the address of a thread-local once and keep it in a register over the switch. (jemalloc met just
+//! this as heap corruption under fibers: jemalloc#2890.) So the word is a `.tbss` symbol of our own, and each access is
+//! an `asm!` block that is not `pure`: one load of the offset through the GOT (the linker turns it into a constant in an
+//! executable), one access through the thread pointer, in executables and shared libraries alike, never merged with
+//! another, never moved over a call.
+//!
+//! The word is null until the thread's first allocation, and again once its lease is given back.
+
+#[cfg(target_arch = "aarch64")]
+mod aarch64;
+#[cfg(target_arch = "aarch64")]
+use aarch64 as arch;
+#[cfg(target_arch = "x86_64")]
+mod x86_64;
+#[cfg(target_arch = "x86_64")]
+use x86_64 as arch;
+
+use crate::latch::M;
+
+/// This thread's M, or `None` if it has none yet.
+///
+/// The reference is good for ever (Ms are never freed), but it is *this thread's* M only until the next parking call.
+#[inline(always)]
+#[must_use]
+pub fn m() -> Option<&'static M> {
+    // SAFETY: the word is null or what `set` put there, and that is a `&'static M`.
+    unsafe { arch::get().cast::<M>().as_ref() }
+}
+
+/// Makes `m` this thread's M.
+pub(crate) fn set(m: Option<&'static M>) {
+    // SAFETY: the only readers are `m` above and the fault handler, which expect null or a `&'static M`.
+    unsafe { arch::set(m.map_or(core::ptr::null(), core::ptr::from_ref).cast()) }
+}

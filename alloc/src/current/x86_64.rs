@@ -1,0 +1,50 @@
+//! The current-M word on x86-64: initial-exec thread-local storage through the GOT.
+
+use core::arch::{asm, global_asm};
+
+global_asm!(
+    ".pushsection .tbss.baton_current_m,\"awT\",@nobits",
+    ".globl baton_current_m",
+    ".hidden baton_current_m",
+    ".type baton_current_m,@object",
+    ".size baton_current_m,8",
+    ".balign 8",
+    "baton_current_m:",
+    ".zero 8",
+    ".popsection",
+);
+
+/// Reads the word.
+#[inline(always)]
+pub(super) fn get() -> *const () {
+    let word: *const ();
+    // SAFETY: reads this thread's own word, which exists as long as the thread does. Not `pure`: the compiler may
+    // neither merge two reads nor move one over a switch.
+    unsafe {
+        asm!(
+            "mov {word}, qword ptr [rip + baton_current_m@GOTTPOFF]", // offset from the thread pointer
+            "mov {word}, qword ptr fs:[{word}]",                     // the word
+            word = out(reg) word,
+            options(nostack, preserves_flags, readonly),
+        );
+    }
+    word
+}
+
+/// Writes the word.
+///
+/// # Safety
+///
+/// `word` is null or points to an M that lives for ever.
+pub(super) unsafe fn set(word: *const ()) {
+    // SAFETY: writes this thread's own word; the value is as the caller promised.
+    unsafe {
+        asm!(
+            "mov {at}, qword ptr [rip + baton_current_m@GOTTPOFF]", // offset from the thread pointer
+            "mov qword ptr fs:[{at}], {word}",                     // the word
+            at = out(reg) _,
+            word = in(reg) word,
+            options(nostack, preserves_flags),
+        );
+    }
+}

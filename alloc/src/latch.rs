@@ -1,0 +1,520 @@
+//! The P latch: why a P can be taken from a running thread without asking it.
+//!
+//! ```text
+//!   M (one per thread)                         P
+//!   ┌──────────────────────────┐               ┌───────────────────────────────────┐
+//!   │ inside  in a section?    │   m ─────────▶│ lock   held by takers and binders │
+//!   │ p ───────────────────────┼──────────────▶│ m      M | NONE | TAKEN           │
+//!   │ home    last P bound     │               │ cache  ─▶ mcache, and whatever    │
+//!   └──────────────────────────┘               │        the layers above keep here │
+//!                                              └───────────────────────────────────┘
+//! ```
+//!
+//! All that a P owns is plain data. The M that runs P touches it inside a *section*, and a section costs plain stores and
+//! a load; whoever wants the P of another M pays for both sides with a barrier on every core. The idea is an asymmetric
+//! Dekker: the owner stores `inside`, then loads `p`; the taker clears `p`, then loads `inside`; one of the two sees the
+//! other, because the taker's membarrier puts a full fence between the owner's two accesses wherever they are.
+//!
+//! # Protocol
+//!
+//! ```text
+//! enter      inside = 1; compiler fence (fence mode: SeqCst fence); p = M.p, never kept from an earlier section
+//! leave      inside = 0 (Release)
+//! take(P)    try P.lock; m = P.m; not an M → fail; m.p = null; membarrier and fence; poll m.inside (Acquire):
+//!            0 → ours (still locked); else m.p = P (undo, still locked), unlock, fail
+//! look_home  no section open: lock home; home.m == M → it was an undo, or nobody took it; else it is gone for good
+//! bind       P.lock; P.m == NONE → P.m = M, M.home = P, M.p = P       (only M itself binds; the undo is the exception)
+//! unbind     home.lock; home.m == M → M.p = null, home.m = NONE       (only M itself)
+//! ```
+//!
+//! # Invariants
+//!
+//! 1. Every change of `P.m`, `M.p` and `M.home` happens under the lock of the P concerned.
+//! 2. `P.m == M` as long as M may be inside a section that uses P. Only a taker that saw `inside == 0` after clearing
+//!    `M.p` and after the barrier ends that, so there is never more than one owner.
+//! 3. M binds another P only after it has seen, under its home's lock, that `home.m != M`; so no undo is under way then.
+//! 4. `inside` is written by M's own thread alone.
+//! 5. Sections are leaves: no allocation, no lock, no system call, no parking. Debug builds check the nesting.
+//!
+//! `tests/latch_explorer.rs` explores the protocol exhaustively with store buffers, and shows that the two simpler forms
+//! (`inside` kept per P; takers without the lock) let two owners in. `tests/latch_loom.rs` checks this file in fence mode.
+//!
+//! # Modes
+//!
+//! Where membarrier(2) is refused, owners fence at every `enter` ([`Mode::Fence`]). A process can also be sandboxed later:
+//! takers look at membarrier's result each time, and the first refusal switches all owners over. From then on a take of
+//! an M that has not entered a fenced section since (`M.fenced`) fails, because that M may still be in an unfenced one.
+//!
+//! # Lock order
+//!
+//! `P.lock` is taken with no allocator lock held. Takers of several Ps only try. Under `P.lock` the allocator's locks
+//! (mcentral, mheap) may be taken, by a taker that drains what it took.
+
+#[cfg(not(baton_loom))]
+use crate::mcache::Mcache;
+use crate::{
+    lock::Lock,
+    sync::{AtomicPtr, AtomicU8, Ordering, compiler_fence, fence, spin_loop},
+    sys::membarrier,
+};
+use core::{mem::ManuallyDrop, ptr};
+
+#[cfg(baton_loom)]
+type Mcache = ();
+
+/// What a thread is to the latch. Type-stable: once made, an M is reused for other threads but never freed.
+#[derive(Debug)]
+pub struct M {
+    /// 1 while this thread is inside a section. Written by this thread alone (invariant 4).
+    inside: AtomicU8,
+    /// 1 once this thread has entered a section in fence mode. Written by this thread alone.
+    fenced: AtomicU8,
+    /// The P that this M runs, or null. Written under the P's lock (invariant 1).
+    p: AtomicPtr<P>,
+    /// The P that this M bound last. Written by this M, under that P's lock.
+    home: AtomicPtr<P>,
+    /// The private P that serves this thread while it has no other: see `lease`. Written by this thread alone.
+    pub(crate) lease: AtomicPtr<P>,
+    /// 1 while this thread holds a lock of the allocator. Written by this thread alone.
+    pub(crate) locked: AtomicU8,
+    /// The stack that this thread runs on, for the layer that owns stacks; null for a thread's own. Written by this
+    /// thread alone, read by its fault handler.
+    pub stack: AtomicPtr<()>,
+    /// What the scheduler keeps for this thread; null if it is not one of its own. Written by this thread alone.
+    pub sched: AtomicPtr<()>,
+}
+
+/// What kind of P this is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kind {
+    /// A processor of the scheduler: it runs goroutines and carries a queue.
+    Processor,
+    /// The private P of one thread: it carries an mcache and nothing else.
+    Lease,
+}
+
+/// The part of a P that the latch and the allocator know. The scheduler's P starts with one of these.
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub struct P {
+    /// The mcache that this P carries. A pointer, so that an experiment can leave the cache behind with M.
+    cache: AtomicPtr<Mcache>,
+    /// An M, [`NONE`] or [`TAKEN`]. Written under `lock`.
+    m: AtomicPtr<M>,
+    lock: Lock,
+    kind: Kind,
+}
+
+/// `P.m`: no M runs this P.
+const NONE: *mut M = ptr::null_mut();
+/// `P.m`: a taker has this P.
+const TAKEN: *mut M = ptr::without_provenance_mut(1);
+
+/// How owners and takers of Ps are kept apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Owners pay nothing, takers issue a membarrier.
+    Membarrier,
+    /// Owners issue a full fence at every section: the kernel refuses membarrier, or `BATON_LATCH=fence` is set.
+    Fence,
+}
+
+/// Whether owners fence. Goes from 0 to 1 only.
+#[cfg(not(baton_loom))]
+static FENCE_MODE: AtomicU8 = AtomicU8::new(0);
+
+#[inline(always)]
+fn fence_mode() -> bool {
+    #[cfg(not(baton_loom))]
+    return FENCE_MODE.load(Ordering::Relaxed) != 0;
+    #[cfg(baton_loom)]
+    true
+}
+
+/// The mode that owners run in at present.
+#[must_use]
+pub fn mode() -> Mode {
+    if fence_mode() { Mode::Fence } else { Mode::Membarrier }
+}
+
+/// Chooses the mode, before the first M is made: a probe, unless the environment forces fences.
+#[cfg(not(baton_loom))]
+pub(crate) fn init_mode() {
+    // SAFETY: getenv reads the environment, which nobody changes while the first M of the process is made.
+    let forced = unsafe {
+        let value = libc::getenv(c"BATON_LATCH".as_ptr());
+        !value.is_null() && core::ffi::CStr::from_ptr(value) == c"fence"
+    };
+    if forced || !membarrier::register() {
+        FENCE_MODE.store(1, Ordering::SeqCst);
+    }
+}
+
+/// The number of membarriers issued so far.
+#[must_use]
+pub fn membarriers() -> u64 {
+    membarrier::issued()
+}
+
+impl M {
+    /// An M that is bound to nothing.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            inside: AtomicU8::new(0),
+            fenced: AtomicU8::new(0),
+            p: AtomicPtr::new(ptr::null_mut()),
+            home: AtomicPtr::new(ptr::null_mut()),
+            lease: AtomicPtr::new(ptr::null_mut()),
+            locked: AtomicU8::new(0),
+            stack: AtomicPtr::new(ptr::null_mut()),
+            sched: AtomicPtr::new(ptr::null_mut()),
+        }
+    }
+
+    /// Whether this thread is inside a section: true only in a signal handler that interrupted one.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_inside(&self) -> bool {
+        self.inside.load(Ordering::Relaxed) != 0
+    }
+
+    /// Opens a section and gives the P that it may use. With `None` the section is open all the same: leave it.
+    ///
+    /// What the P owns may be touched until [`leave`](Self::leave), and not a moment longer.
+    ///
+    /// # Safety
+    ///
+    /// `self` is the calling thread's M, no section of it is open, and `leave` follows with nothing in between that may
+    /// allocate, lock, park, call the system or unwind.
+    #[inline(always)]
+    #[must_use]
+    pub unsafe fn enter(&self) -> Option<&'static P> {
+        debug_assert!(!self.is_inside(), "a section inside a section");
+        self.inside.store(1, Ordering::Relaxed);
+        if fence_mode() {
+            self.enter_fence();
+        }
+        compiler_fence(Ordering::SeqCst);
+        // Acquire: what a taker changed in P before it put P back (a thief, an undo) must be seen.
+        let p = self.p.load(Ordering::Acquire);
+        // SAFETY: M.p is null or a P, and Ps are never freed.
+        unsafe { p.as_ref() }
+    }
+
+    #[inline]
+    fn enter_fence(&self) {
+        if self.fenced.load(Ordering::Relaxed) == 0 {
+            // After `inside`, so that a taker that sees this also sees that the present section is open.
+            self.fenced.store(1, Ordering::Release);
+        }
+        fence(Ordering::SeqCst);
+    }
+
+    /// Closes the section.
+    #[inline(always)]
+    pub fn leave(&self) {
+        debug_assert!(self.is_inside(), "leaving a section that was not entered");
+        self.inside.store(0, Ordering::Release);
+    }
+
+    /// Binds `p` to this M, so that its sections use it. Fails if somebody else has `p`.
+    ///
+    /// # Safety
+    ///
+    /// `self` is the calling thread's M, no section of it is open, and it is bound to no P (invariant 3): it never was,
+    /// or [`unbind`](Self::unbind) or [`look_home`](Self::look_home) said so.
+    pub unsafe fn bind(&'static self, p: &'static P) -> bool {
+        p.lock.with(|| {
+            if p.m.load(Ordering::Relaxed) != NONE {
+                return false;
+            }
+            p.m.store(ptr::from_ref(self).cast_mut(), Ordering::Relaxed);
+            self.home.store(ptr::from_ref(p).cast_mut(), Ordering::Relaxed);
+            self.p.store(ptr::from_ref(p).cast_mut(), Ordering::Release);
+            true
+        })
+    }
+
+    /// Gives this M's P up, so that anybody may bind it. Gives the P, or `None` if it was taken before.
+    ///
+    /// # Safety
+    ///
+    /// `self` is the calling thread's M and no section of it is open.
+    pub unsafe fn unbind(&self) -> Option<&'static P> {
+        // SAFETY: home is null or a P, and Ps are never freed.
+        let home = unsafe { self.home.load(Ordering::Relaxed).as_ref() }?;
+        home.lock.with(|| {
+            if !ptr::eq(home.m.load(Ordering::Relaxed), self) {
+                return None;
+            }
+            self.p.store(ptr::null_mut(), Ordering::Relaxed);
+            home.m.store(NONE, Ordering::Relaxed);
+            Some(home)
+        })
+    }
+
+    /// Finds out, after `enter` gave `None`, whether this M's P is gone or a taker is about to put it back. Waits for
+    /// the taker if `wait` is set.
+    ///
+    /// # Safety
+    ///
+    /// `self` is the calling thread's M and no section of it is open.
+    pub unsafe fn look_home(&self, wait: bool) -> Home {
+        // SAFETY: home is null or a P, and Ps are never freed.
+        let Some(home) = (unsafe { self.home.load(Ordering::Relaxed).as_ref() }) else {
+            return Home::Gone;
+        };
+        if wait {
+            home.lock.lock();
+        } else if !home.lock.try_lock() {
+            return Home::Busy;
+        }
+        let back = ptr::eq(home.m.load(Ordering::Relaxed), self);
+        // SAFETY: taken above.
+        unsafe { home.lock.unlock() };
+        if back { Home::Back } else { Home::Gone }
+    }
+
+    /// The P that this M bound last, whether it still has it or not.
+    #[must_use]
+    pub fn home(&self) -> Option<&'static P> {
+        // SAFETY: home is null or a P, and Ps are never freed.
+        unsafe { self.home.load(Ordering::Relaxed).as_ref() }
+    }
+
+    /// The P that sections of this M would use now: a guess, unless the caller is this M inside a section.
+    #[inline]
+    #[must_use]
+    pub fn p(&self) -> Option<&'static P> {
+        // SAFETY: M.p is null or a P, and Ps are never freed.
+        unsafe { self.p.load(Ordering::Acquire).as_ref() }
+    }
+}
+
+impl Default for M {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// What [`M::look_home`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Home {
+    /// The P is this M's: enter again.
+    Back,
+    /// The P was taken; the M is bound to nothing and may bind another.
+    Gone,
+    /// Somebody holds the P's lock, and the caller did not want to wait.
+    Busy,
+}
+
+impl P {
+    /// A P of this kind that carries `cache` and that nobody runs.
+    #[must_use]
+    pub fn new(kind: Kind, cache: *mut Mcache) -> Self {
+        Self {
+            cache: AtomicPtr::new(cache),
+            m: AtomicPtr::new(NONE),
+            lock: Lock::new(),
+            kind,
+        }
+    }
+
+    /// What kind of P this is.
+    #[inline(always)]
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The mcache that this P carries.
+    #[inline(always)]
+    #[must_use]
+    pub fn cache(&self) -> *mut Mcache {
+        self.cache.load(Ordering::Relaxed)
+    }
+
+    /// Makes this P carry another mcache and gives the one that it carried.
+    ///
+    /// # Safety
+    ///
+    /// The caller owns the P: it is inside a section that uses it, or it holds it [`Taken`], or nobody else knows it.
+    /// Nobody else uses `cache`.
+    pub unsafe fn replace_cache(&self, cache: *mut Mcache) -> *mut Mcache {
+        let old = self.cache.load(Ordering::Relaxed);
+        self.cache.store(cache, Ordering::Relaxed);
+        old
+    }
+
+    /// Whether an M runs this P at present: a guess.
+    #[must_use]
+    pub fn is_bound(&self) -> bool {
+        let m = self.m.load(Ordering::Relaxed);
+        m != NONE && m != TAKEN
+    }
+
+    /// The M that runs this P at present: a guess, but Ms are never freed.
+    #[must_use]
+    pub fn m(&self) -> Option<&'static M> {
+        let m = self.m.load(Ordering::Relaxed);
+        // SAFETY: what is neither NONE nor TAKEN is an M, and Ms are never freed.
+        if m == NONE || m == TAKEN {
+            None
+        } else {
+            unsafe { m.as_ref() }
+        }
+    }
+
+    /// Takes this P from the M that runs it, if that M is in no section now: one [`suspect`](Self::suspect), one
+    /// [`barrier`], one [`Suspect::confirm`].
+    #[must_use]
+    pub fn take(&'static self) -> Option<Taken> {
+        let suspect = self.suspect()?;
+        let barrier = barrier();
+        suspect.confirm(&barrier)
+    }
+
+    /// The first step of a take: locks P and clears its M's `p`. Fails if no M runs P, or if somebody has the lock.
+    ///
+    /// From here to the end of the take the M cannot enter a section; keep the time short.
+    #[must_use]
+    pub fn suspect(&'static self) -> Option<Suspect> {
+        if !self.is_bound() || !self.lock.try_lock() {
+            return None;
+        }
+        let Some(m) = self.m() else {
+            // SAFETY: taken above.
+            unsafe { self.lock.unlock() };
+            return None;
+        };
+        m.p.store(ptr::null_mut(), Ordering::SeqCst);
+        Some(Suspect { p: self, m })
+    }
+}
+
+/// A barrier between the clearing of suspects' `p` and the look at their `inside`. One serves any number of suspects.
+#[derive(Debug)]
+pub struct Barrier {
+    reached_all: bool,
+}
+
+/// Issues the barrier. Call it after the last [`P::suspect`] and before the first [`Suspect::confirm`].
+#[must_use]
+pub fn barrier() -> Barrier {
+    fence(Ordering::SeqCst);
+    #[cfg(not(baton_loom))]
+    let reached_all = !fence_mode() && {
+        let reached = membarrier::barrier();
+        if !reached {
+            // The process sandboxed itself after the start: from now on owners fence.
+            FENCE_MODE.store(1, Ordering::SeqCst);
+        }
+        reached
+    };
+    #[cfg(baton_loom)]
+    let reached_all = false;
+    Barrier { reached_all }
+}
+
+/// A P whose lock is held and whose M cannot enter a new section. Dropped, it is put back as it was.
+#[derive(Debug)]
+pub struct Suspect {
+    p: &'static P,
+    m: &'static M,
+}
+
+impl Suspect {
+    /// The P that is suspected.
+    #[must_use]
+    pub fn p(&self) -> &'static P {
+        self.p
+    }
+
+    /// The second step of a take: P is ours if its M is in no section, or leaves it within about a microsecond.
+    #[must_use]
+    pub fn confirm(self, barrier: &Barrier) -> Option<Taken> {
+        if !barrier.reached_all && self.m.fenced.load(Ordering::Acquire) == 0 {
+            return None; // the M may be in an unfenced section from before the switch to fences; `drop` puts P back
+        }
+        for _ in 0..POLLS {
+            if self.m.inside.load(Ordering::Acquire) == 0 {
+                return Some(Taken { suspect: self });
+            }
+            spin_loop();
+        }
+        None
+    }
+}
+
+/// Looks at `inside` before a taker gives up: about a microsecond.
+#[cfg(not(baton_loom))]
+const POLLS: u32 = 40;
+#[cfg(baton_loom)]
+const POLLS: u32 = 1;
+
+impl Drop for Suspect {
+    fn drop(&mut self) {
+        // Release: the M must see what was changed in P meanwhile.
+        self.m.p.store(ptr::from_ref(self.p).cast_mut(), Ordering::Release);
+        // SAFETY: `suspect` took the lock.
+        unsafe { self.p.lock.unlock() };
+    }
+}
+
+/// Exclusive use of a P. Dropped, the P goes back to the M that it was taken from (a thief is done in a moment);
+/// [`detach`](Self::detach) keeps it.
+#[derive(Debug)]
+pub struct Taken {
+    suspect: Suspect,
+}
+
+impl Taken {
+    /// The P that was taken.
+    #[must_use]
+    pub fn p(&self) -> &'static P {
+        self.suspect.p
+    }
+
+    /// The M that it was taken from.
+    #[must_use]
+    pub fn m(&self) -> &'static M {
+        self.suspect.m
+    }
+
+    /// Keeps the P: the M that had it is bound to nothing from now on. The P belongs to the caller until
+    /// [`Detached::release`].
+    #[must_use]
+    pub fn detach(self) -> Detached {
+        let this = ManuallyDrop::new(self);
+        let p = this.suspect.p;
+        p.m.store(TAKEN, Ordering::Relaxed);
+        // SAFETY: `suspect` took the lock, and the drop that would release it does not run.
+        unsafe { p.lock.unlock() };
+        Detached { p }
+    }
+}
+
+/// A P that was taken for good. Dropped, it is released.
+#[derive(Debug)]
+pub struct Detached {
+    p: &'static P,
+}
+
+impl Detached {
+    /// The P.
+    #[must_use]
+    pub fn p(&self) -> &'static P {
+        self.p
+    }
+
+    /// Lets go of the P, so that any M may bind it.
+    pub fn release(self) {}
+}
+
+impl Drop for Detached {
+    fn drop(&mut self) {
+        self.p.lock.with(|| self.p.m.store(NONE, Ordering::Relaxed));
+    }
+}

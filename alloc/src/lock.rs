@@ -1,0 +1,106 @@
+//! A lock that never allocates.
+//!
+//! parking_lot keeps its waiters in a table that it allocates, so an allocator that used it would call itself. This is
+//! the classic three-state futex mutex (U. Drepper, "Futexes are tricky", mutex 2) with a short spin in front.
+//!
+//! | word | meaning | leaves by |
+//! |---|---|---|
+//! | `FREE` | nobody holds it | lock: → `HELD` |
+//! | `HELD` | held, nobody sleeps | unlock: → `FREE`; a sleeper: → `CONTENDED` |
+//! | `CONTENDED` | held, somebody may sleep | unlock: → `FREE`, and one sleeper is woken |
+
+use crate::sync::{AtomicU32, Ordering, spin_loop};
+
+const FREE: u32 = 0;
+const HELD: u32 = 1;
+const CONTENDED: u32 = 2;
+
+/// Turns of the spin before a thread sleeps: about a microsecond, longer than any section under these locks lasts.
+const SPINS: u32 = 40;
+
+/// A mutex without data, poisoning or allocation.
+#[derive(Debug)]
+pub struct Lock(AtomicU32);
+
+impl Lock {
+    /// A free lock.
+    #[cfg(not(baton_loom))]
+    #[must_use]
+    pub const fn new() -> Self {
+        Self(AtomicU32::new(FREE))
+    }
+
+    /// A free lock (loom's atomics cannot be made in a constant).
+    #[cfg(baton_loom)]
+    #[must_use]
+    pub fn new() -> Self {
+        Self(AtomicU32::new(FREE))
+    }
+
+    /// Takes the lock if that needs no waiting.
+    #[inline]
+    #[must_use]
+    pub fn try_lock(&self) -> bool {
+        self.0
+            .compare_exchange(FREE, HELD, Ordering::Acquire, Ordering::Relaxed)
+            .is_ok()
+    }
+
+    /// Takes the lock, waiting for it if need be.
+    #[inline]
+    pub fn lock(&self) {
+        if !self.try_lock() {
+            self.lock_slow();
+        }
+    }
+
+    #[cold]
+    fn lock_slow(&self) {
+        for _ in 0..SPINS {
+            spin_loop();
+            if self.0.load(Ordering::Relaxed) == FREE && self.try_lock() {
+                return;
+            }
+        }
+        while self.0.swap(CONTENDED, Ordering::Acquire) != FREE {
+            #[cfg(not(baton_loom))]
+            crate::sys::futex::wait(&self.0, CONTENDED, None);
+            #[cfg(baton_loom)]
+            spin_loop();
+        }
+    }
+
+    /// Gives the lock back.
+    ///
+    /// # Safety
+    ///
+    /// The caller holds the lock.
+    #[inline]
+    pub unsafe fn unlock(&self) {
+        if self.0.swap(FREE, Ordering::Release) == CONTENDED {
+            #[cfg(not(baton_loom))]
+            crate::sys::futex::wake(&self.0, 1);
+        }
+    }
+
+    /// Runs `f` with the lock held; the lock is given back even if `f` unwinds.
+    #[inline]
+    pub fn with<R>(&self, f: impl FnOnce() -> R) -> R {
+        struct Unlock<'a>(&'a Lock);
+        impl Drop for Unlock<'_> {
+            fn drop(&mut self) {
+                // SAFETY: `with` took the lock just before it made this value.
+                unsafe { self.0.unlock() }
+            }
+        }
+        self.lock();
+        let _unlock = Unlock(self);
+        f()
+    }
+}
+
+impl Default for Lock {
+    fn default() -> Self {
+        Self::new()
+    }
+}

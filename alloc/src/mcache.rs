@@ -1,0 +1,4 @@
+//! mcache
+/// An mcache.
+#[derive(Debug)]
+pub struct Mcache {}
