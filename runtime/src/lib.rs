@@ -1,1 +1,74 @@
-//! baton
+//! Baton: goroutines for Rust.
+//!
+//! `go!` starts a goroutine (G); OS threads (M) run goroutines under processors (P). A P owns what makes running them cheap:
+//! an allocator cache, a stack cache, a run queue. When a thread blocks in the kernel, its P goes to another thread with
+//! everything on it, like the baton in a relay race:
+//!
+//! ```text
+//! M1 ── runs G1 ── blocks in the kernel ─────────────────────── returns, looks for a P
+//!       └─ P leaves M1 with all that it owns ─ M2 picks P up ─ runs G2, G3 … on a warm mcache
+//! ```
+//!
+//! Write plain blocking Rust and call any library; a call that blocks costs one thread while it lasts and stops nobody
+//! else. A goroutine's stack starts with one page, grows in place and never moves.
+//!
+//! ```
+//! use baton::{chan, go};
+//!
+//! let total: u64 = baton::run(|| {
+//!     let (tx, rx) = chan::bounded(16);
+//!     for i in 0..100 {
+//!         let tx = tx.clone();
+//!         go!(move || tx.send(i * i).unwrap());
+//!     }
+//!     drop(tx);
+//!     rx.iter().sum()
+//! });
+//! assert_eq!(total, 328_350);
+//! ```
+//!
+//! Use [`Alloc`] as the program's allocator to have its objects in the caches that the Ps carry:
+//!
+//! ```
+//! #[global_allocator]
+//! static ALLOC: baton::Alloc = baton::Alloc;
+//! ```
+//!
+//! | module | for |
+//! |---|---|
+//! | [`go!`], [`Builder`], [`JoinHandle`], [`run`], [`Runtime`] | starting and joining goroutines |
+//! | [`chan`] | channels |
+//! | [`sync`] | wait groups |
+//! | [`time`] | sleeping |
+//! | [`blocking`], [`yield_now`], [`metrics`](fn@metrics), [`debug`] | the scheduler |
+
+#[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
+compile_error!("baton supports Linux on x86-64 and aarch64 only");
+
+pub mod chan;
+mod config;
+pub mod debug;
+mod fatal;
+mod g;
+mod goroutine;
+mod m;
+mod macros;
+mod metrics;
+mod p;
+mod park;
+mod sched;
+pub mod sync;
+pub mod time;
+mod waitlist;
+
+pub use baton_alloc::Alloc;
+pub use baton_macros::{main, test};
+pub use baton_stack::StackGrowth;
+pub use config::ConfigError;
+pub use goroutine::{
+    Builder, Goroutine, JoinError, JoinHandle, Runtime, RuntimeBuilder, SpawnError, current, procs, run,
+    spawn_migrating,
+};
+pub use metrics::{Metrics, metrics};
+pub use park::yield_now;
+pub use sched::blocking;

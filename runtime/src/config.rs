@@ -1,0 +1,142 @@
+//! What can be set before the runtime starts: by [`Runtime::builder`](crate::Runtime::builder), else by environment
+//! variables, else by what the machine offers.
+
+use baton_stack::{Spec, StackError, StackGrowth};
+use std::{env, fmt, num::NonZero, thread};
+
+/// Bounds of a goroutine's largest stack.
+pub(crate) const STACK_BOUNDS: std::ops::RangeInclusive<usize> = 64 << 10..=1 << 30;
+
+/// Bounds of the number of Ps.
+const PROCS_BOUNDS: std::ops::RangeInclusive<usize> = 1..=1024;
+
+/// Bounds of the number of Ms: one for each P at least, and as many as Go allows.
+const THREADS_BOUNDS: std::ops::RangeInclusive<usize> = 1..=10_000;
+
+/// How the runtime runs; constant once it has started.
+#[derive(Clone, Debug)]
+pub(crate) struct Config {
+    pub(crate) procs: usize,
+    pub(crate) max_threads: usize,
+    /// The kind of stack of a goroutine that asks for none.
+    pub(crate) stack: Spec,
+    /// Tests: every goroutine that parks goes on on another M.
+    pub(crate) force_migration: bool,
+    /// The control experiment of `examples/handoff.rs`: the mcache stays with M when its P leaves.
+    pub(crate) cache_with_m: bool,
+}
+
+/// A setting that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The runtime runs already, with other settings.
+    AlreadyStarted,
+    /// This machine has no such stacks.
+    Stack(StackError),
+    /// A value is out of its range, or not a value at all.
+    BadValue {
+        /// The builder's method, or the environment variable.
+        setting: &'static str,
+        /// What was given.
+        value: String,
+        /// What would do.
+        expected: String,
+    },
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AlreadyStarted => f.write_str(
+                "the runtime has started already; call Runtime::builder()…init() before the first go!, run or channel",
+            ),
+            Self::Stack(error) => error.fmt(f),
+            Self::BadValue {
+                setting,
+                value,
+                expected,
+            } => {
+                write!(f, "{setting} is {value}, but must be {expected}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// What the builder was told; `None` leaves it to the environment.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Wishes {
+    pub(crate) procs: Option<usize>,
+    pub(crate) max_threads: Option<usize>,
+    pub(crate) max_stack: Option<usize>,
+    pub(crate) stack_growth: Option<StackGrowth>,
+    pub(crate) force_migration: Option<bool>,
+    pub(crate) cache_with_m: Option<bool>,
+}
+
+impl Config {
+    /// Wishes, then environment, then defaults.
+    pub(crate) fn resolve(wishes: &Wishes) -> Result<Self, ConfigError> {
+        let procs = number(wishes.procs, "procs", "BATON_PROCS", PROCS_BOUNDS)?.unwrap_or_else(|| {
+            thread::available_parallelism()
+                .map_or(1, NonZero::get)
+                .min(*PROCS_BOUNDS.end())
+        });
+        let max_threads = number(wishes.max_threads, "max_threads", "BATON_MAX_THREADS", THREADS_BOUNDS)?
+            .unwrap_or(*THREADS_BOUNDS.end());
+        let max_stack = number(wishes.max_stack, "max_stack", "BATON_MAX_STACK", STACK_BOUNDS)?.unwrap_or(1 << 20);
+        let growth = word(
+            "BATON_STACK_GROWTH",
+            &[("trap", StackGrowth::Trap), ("demand", StackGrowth::DemandPaged)],
+        )?;
+        let migrate = word("BATON_FORCE_MIGRATION", &[("1", true), ("0", false)])?;
+        let cache = word("BATON_CACHE_OWNER", &[("m", true), ("p", false)])?;
+        Ok(Self {
+            procs,
+            max_threads,
+            stack: Spec::with_growth(max_stack, wishes.stack_growth.or(growth).unwrap_or(StackGrowth::Trap))
+                .map_err(ConfigError::Stack)?,
+            force_migration: wishes.force_migration.or(migrate).unwrap_or(false),
+            cache_with_m: wishes.cache_with_m.or(cache).unwrap_or(false),
+        })
+    }
+}
+
+/// A number from the builder, else from the environment, in bounds.
+fn number(
+    wish: Option<usize>,
+    setting: &'static str,
+    variable: &'static str,
+    bounds: std::ops::RangeInclusive<usize>,
+) -> Result<Option<usize>, ConfigError> {
+    let (name, text) = match (wish, env::var_os(variable)) {
+        (Some(n), _) => (setting, n.to_string()),
+        (None, Some(text)) => (variable, text.to_string_lossy().into_owned()),
+        (None, None) => return Ok(None),
+    };
+    match text.parse() {
+        Ok(n) if bounds.contains(&n) => Ok(Some(n)),
+        _ => Err(ConfigError::BadValue {
+            setting: name,
+            value: text,
+            expected: format!("a number from {} to {}", bounds.start(), bounds.end()),
+        }),
+    }
+}
+
+/// One of a few words from the environment.
+fn word<T: Copy>(variable: &'static str, words: &[(&str, T)]) -> Result<Option<T>, ConfigError> {
+    let Some(text) = env::var_os(variable) else {
+        return Ok(None);
+    };
+    match words.iter().find(|(word, _)| text == *word) {
+        Some(&(_, value)) => Ok(Some(value)),
+        None => Err(ConfigError::BadValue {
+            setting: variable,
+            value: text.to_string_lossy().into_owned(),
+            expected: words.iter().map(|w| w.0).collect::<Vec<_>>().join(" or "),
+        }),
+    }
+}

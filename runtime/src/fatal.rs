@@ -1,0 +1,60 @@
+//! The ends of the line: what the program cannot go on from. Each says what happened, to whom, and what to change.
+
+use crate::{config::ConfigError, g::G};
+use baton_stack::StackError;
+use std::{fmt, io, process};
+
+/// The program's settings make no sense.
+pub(crate) fn config(error: &ConfigError) -> ! {
+    eprintln!("baton: {error}");
+    process::abort()
+}
+
+/// The system refuses the thread that everything else depends on.
+pub(crate) fn no_thread(what: &str, error: &io::Error) -> ! {
+    eprintln!("baton: no thread for {what}: {error}; raise the limit of threads (ulimit -u, pids.max)");
+    process::abort()
+}
+
+/// The system refuses the fault handler, without which a stack that overflows would not be noticed.
+pub(crate) fn no_handler(error: &StackError) -> ! {
+    eprintln!("baton: no fault handler: {error}");
+    process::abort()
+}
+
+/// There is no memory for a part of the runtime. Allocates nothing.
+pub(crate) fn out_of_memory(what: &str, bytes: usize) -> ! {
+    eprintln!(
+        "baton: out of memory: no {bytes} bytes for {what}; raise the limit (ulimit -v, memory.max) or spawn less"
+    );
+    process::abort()
+}
+
+/// A goroutine that should run has no stack.
+pub(crate) fn no_stack(g: &G, error: &StackError) -> ! {
+    eprintln!("baton: no stack for {}: {error}", Who(g));
+    process::abort()
+}
+
+/// Writes which goroutine owns a stack. Called by the fault handler: it allocates and locks nothing.
+pub(crate) fn describe(owner: *const (), out: &mut dyn fmt::Write) {
+    // SAFETY: the owner of a stack is null or the goroutine that runs on it, which is alive while it does.
+    if let Some(g) = unsafe { owner.cast::<G>().as_ref() } {
+        let _ = write!(out, "{}", Who(g));
+    } else {
+        let _ = out.write_str("a goroutine that was ending");
+    }
+}
+
+/// `goroutine 17 "name"`.
+struct Who<'a>(&'a G);
+
+impl fmt::Display for Who<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "goroutine {}", self.0.id())?;
+        match self.0.name() {
+            Some(name) => write!(f, " \"{name}\""),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,411 @@
+//! G, the goroutine.
+//!
+//! ```text
+//!    G ─ one block from the P's mcache ───────────────┐         body ─ bound when the goroutine first runs ─┐
+//!    │ next     link of the queue that holds it       │         │ at the top of the goroutine's own stack:  │
+//!    │ vtable   how to run it, how to drop its result │         │ coroutine, yielder, the M it ran on last  │
+//!    │ join     DONE | DETACHED | JOINING             │         └───────────────────────────────────────────┘
+//!    │ waiter   who joins                             │                         ▲
+//!    │ body  ───────────────────────────────────────────────────────────────────┘
+//!    │ payload  the closure, later its result         │
+//!    └────────────────────────────────────────────────┘
+//! ```
+//!
+//! A goroutine that has not run yet is one small block: no stack, no coroutine. That is what makes a burst of a million
+//! spawns cheap, since fresh memory costs more than anything else in a spawn.
+//!
+//! # Invariants
+//!
+//! 1. A runnable G is in exactly one place: a queue, a timer, a waiter, or the hands of one M. Whoever holds it there may
+//!    touch `next`.
+//! 2. The running G alone touches its payload until it sets `DONE` (Release); after that the joiner does, or, when the
+//!    handle was dropped first, the goroutine's own last act.
+//! 3. The block is freed by whoever sees both `DONE` and `DETACHED`, and by a join that has taken the result. So a G must
+//!    not be touched by its scheduler after its coroutine has returned.
+
+use crate::{m::M, park::Waiter, sched};
+use baton_stack::{Desc, Stack};
+use corosensei::{Coroutine, Yielder};
+use std::{
+    alloc::Layout,
+    any::Any,
+    cell::{Cell, UnsafeCell},
+    mem::{ManuallyDrop, MaybeUninit},
+    panic::{AssertUnwindSafe, catch_unwind},
+    ptr::{self, NonNull},
+    sync::atomic::{
+        AtomicU32,
+        Ordering::{AcqRel, Acquire},
+    },
+};
+
+/// What a panicking goroutine leaves behind.
+pub(crate) type Payload = Box<dyn Any + Send>;
+
+/// `join`: the goroutine has ended and its result is in place.
+const DONE: u32 = 1;
+/// `join`: nobody will ask for the result.
+const DETACHED: u32 = 2;
+/// `join`: somebody waits, see `waiter`.
+const JOINING: u32 = 4;
+
+/// The goroutine's head. Its block goes on with the closure's payload: see [`Task`].
+#[repr(C)]
+pub(crate) struct G {
+    /// Link of the queue that holds this G; its holder's (invariant 1).
+    pub(crate) next: Cell<*mut G>,
+    vtable: &'static Vtable,
+    /// Bound at the first run, null again at the end; its M's.
+    pub(crate) body: Cell<*mut Body>,
+    /// Written by the joiner before it sets `JOINING`, read by the goroutine that sees `JOINING`.
+    waiter: Cell<*const Waiter>,
+    /// Set before anybody knows the G, constant from then on.
+    id: Cell<u64>,
+    /// Constant; most goroutines have none.
+    options: Option<Box<Options>>,
+    join: AtomicU32,
+}
+
+/// What a [`Builder`](crate::Builder) was told.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Options {
+    pub(crate) name: Option<String>,
+    pub(crate) max_stack: Option<usize>,
+}
+
+struct Vtable {
+    /// Runs the closure on the goroutine's stack and leaves its result in the payload.
+    run: unsafe fn(NonNull<G>),
+    /// Drops the result, which nobody will ask for.
+    drop_result: unsafe fn(NonNull<G>),
+    /// Frees the block, whose payload is gone.
+    free: unsafe fn(NonNull<G>),
+}
+
+/// G and payload, as they lie in memory.
+#[repr(C)]
+struct Task<F, T> {
+    g: G,
+    payload: UnsafeCell<Stage<F, T>>,
+}
+
+union Stage<F, T> {
+    start: ManuallyDrop<F>,
+    result: ManuallyDrop<Result<T, Payload>>,
+}
+
+/// What a goroutine needs once it has run: it lies at the top of its stack, so it costs no memory of its own.
+pub(crate) struct Body {
+    coroutine: MaybeUninit<Coroutine<(), (), (), Lowered>>,
+    yielder: Cell<*const Yielder<(), ()>>,
+    stack: Stack,
+    /// The M that ran this goroutine last: what forced migration avoids.
+    pub(crate) last_m: Cell<*const M>,
+}
+
+/// A stack whose top is taken by its [`Body`], which has the right to it.
+#[derive(Clone, Copy)]
+struct Lowered(&'static Desc);
+
+/// Room for a [`Body`] at the top of a stack, in whole cache lines.
+const BODY_ROOM: usize = size_of::<Body>().next_multiple_of(64);
+
+// SAFETY: the limit and the guard are those of the stack below, and taking a few hundred bytes from the top of at least
+// 64 KiB leaves more than the 4 KiB that are asked for.
+unsafe impl corosensei::stack::Stack for Lowered {
+    #[inline]
+    fn base(&self) -> corosensei::stack::StackPointer {
+        let base = self.0.base() - BODY_ROOM;
+        corosensei::stack::StackPointer::new(base).expect("a stack does not lie at the bottom of memory")
+    }
+
+    #[inline]
+    fn limit(&self) -> corosensei::stack::StackPointer {
+        let lowest = self.0.range().start;
+        corosensei::stack::StackPointer::new(lowest).expect("a stack does not lie at the bottom of memory")
+    }
+}
+
+impl<F, T> Task<F, T>
+where
+    F: FnOnce() -> T,
+{
+    const VTABLE: Vtable = Vtable {
+        run: Self::run,
+        drop_result: Self::drop_result,
+        free: Self::free,
+    };
+
+    /// # Safety
+    ///
+    /// Called once, on the goroutine's own stack.
+    unsafe fn run(g: NonNull<G>) {
+        // SAFETY: the vtable belongs to this kind of task, and until DONE is set the payload is ours (invariant 2).
+        let payload = unsafe { &mut *g.cast::<Self>().as_ref().payload.get() };
+        // SAFETY: the closure is in place until it is taken here, once.
+        let start = unsafe { ManuallyDrop::take(&mut payload.start) };
+        let result = catch_unwind(AssertUnwindSafe(start));
+        payload.result = ManuallyDrop::new(result);
+    }
+
+    /// # Safety
+    ///
+    /// The result is in place, and nobody else touches the payload any more.
+    unsafe fn drop_result(g: NonNull<G>) {
+        // SAFETY: as the caller promised.
+        let payload = unsafe { &mut *g.cast::<Self>().as_ref().payload.get() };
+        // A result that panics while it is dropped ends nobody: there is no one left to tell.
+        // SAFETY: the result is in place and is dropped once.
+        let _ = catch_unwind(AssertUnwindSafe(|| unsafe { ManuallyDrop::drop(&mut payload.result) }));
+    }
+
+    /// # Safety
+    ///
+    /// The payload is gone, and nobody else touches the block any more.
+    unsafe fn free(g: NonNull<G>) {
+        // SAFETY: as the caller promised; the block came from `G::create` with this layout.
+        unsafe {
+            ptr::drop_in_place(&raw mut (*g.as_ptr()).options);
+            baton_alloc::free(g.as_ptr().cast(), Layout::new::<Self>());
+        }
+    }
+}
+
+impl G {
+    /// Makes a goroutine that will run `start`. It is in nobody's hands but the caller's, and one [`Handle`] is out.
+    pub(crate) fn create<F, T>(start: F, options: Option<Box<Options>>) -> NonNull<G>
+    where
+        F: FnOnce() -> T,
+    {
+        let layout = Layout::new::<Task<F, T>>();
+        let Some(block) = NonNull::new(baton_alloc::malloc(layout)) else {
+            crate::fatal::out_of_memory("a goroutine", layout.size());
+        };
+        let task = Task::<F, T> {
+            g: G {
+                next: Cell::new(ptr::null_mut()),
+                vtable: &Task::<F, T>::VTABLE,
+                body: Cell::new(ptr::null_mut()),
+                waiter: Cell::new(ptr::null()),
+                id: Cell::new(0),
+                options,
+                join: AtomicU32::new(0),
+            },
+            payload: UnsafeCell::new(Stage {
+                start: ManuallyDrop::new(start),
+            }),
+        };
+        // SAFETY: the block is ours, large enough and aligned.
+        unsafe { block.cast::<Task<F, T>>().write(task) };
+        block.cast()
+    }
+
+    /// The number of this goroutine, counted from 1; never used twice.
+    pub(crate) fn id(&self) -> u64 {
+        self.id.get()
+    }
+
+    /// Gives the goroutine its number.
+    #[inline]
+    pub(crate) fn set_id(&self, id: u64) {
+        self.id.set(id);
+    }
+
+    /// The name that its builder gave it.
+    pub(crate) fn name(&self) -> Option<&str> {
+        self.options.as_ref()?.name.as_deref()
+    }
+
+    /// The stack that its builder asked for, in bytes.
+    pub(crate) fn max_stack(&self) -> Option<usize> {
+        self.options.as_ref()?.max_stack
+    }
+
+    /// What the goroutine does on its own stack, from its first instruction to its last but one.
+    ///
+    /// # Safety
+    ///
+    /// `g` runs on this stack and has not run before.
+    unsafe fn main(g: NonNull<G>) {
+        // SAFETY: G is alive until DONE is set below.
+        let this = unsafe { g.as_ref() };
+        // SAFETY: this is the one call, on the goroutine's own stack.
+        unsafe { (this.vtable.run)(g) };
+        if this.join.load(Acquire) & DETACHED != 0 {
+            // SAFETY: the handle is gone, so the result and the block are ours. It is dropped while this is still a
+            // goroutine, since it may park.
+            unsafe { (this.vtable.drop_result)(g) };
+            sched::forget_current();
+            // SAFETY: as above.
+            unsafe { (this.vtable.free)(g) };
+            return;
+        }
+        sched::forget_current();
+        let vtable = this.vtable;
+        let waiter = &this.waiter;
+        // From here on the block may be freed by its joiner, unless one of the two bits says otherwise.
+        let before = this.join.fetch_or(DONE, AcqRel);
+        if before & DETACHED != 0 {
+            // SAFETY: done and detached: the block is ours (invariant 3).
+            unsafe { vtable.discard(g) };
+        } else if before & JOINING != 0 {
+            // SAFETY: the joiner waits, with its waiter and this block, until it is woken.
+            unsafe { (*waiter.get()).wake() };
+        }
+    }
+}
+
+impl Vtable {
+    /// Drops the result and frees the block.
+    ///
+    /// # Safety
+    ///
+    /// `g` is of this table's type, it is done, and nobody else touches it any more.
+    unsafe fn discard(&self, g: NonNull<G>) {
+        // SAFETY: as the caller promised.
+        unsafe { (self.drop_result)(g) };
+        // SAFETY: as the caller promised.
+        unsafe { (self.free)(g) };
+    }
+}
+
+impl Body {
+    /// Puts `g` on `stack`, ready for its first [`resume`](Self::resume).
+    ///
+    /// # Safety
+    ///
+    /// `g` is the caller's and has no body.
+    pub(crate) unsafe fn bind(stack: Stack, g: NonNull<G>) -> NonNull<Body> {
+        let lowered = Lowered(stack.desc());
+        let at = corosensei::stack::Stack::base(&lowered);
+        let body = NonNull::<Body>::with_exposed_provenance(at);
+        // SAFETY: the room above the lowered base is set aside for the body, and the stack was the caller's.
+        unsafe {
+            body.write(Body {
+                coroutine: MaybeUninit::uninit(),
+                yielder: Cell::new(ptr::null()),
+                stack,
+                last_m: Cell::new(ptr::null()),
+            });
+            let coroutine = Coroutine::with_stack(lowered, move |yielder: &Yielder<(), ()>, ()| {
+                (*body.as_ptr()).yielder.set(yielder);
+                G::main(g);
+            });
+            (*body.as_ptr()).coroutine.write(coroutine);
+            g.as_ref().body.set(body.as_ptr());
+        }
+        body
+    }
+
+    /// The stack that the goroutine runs on.
+    #[inline]
+    pub(crate) fn desc(&self) -> &'static Desc {
+        self.stack.desc()
+    }
+
+    /// Takes the stack back from a goroutine that has ended.
+    ///
+    /// # Safety
+    ///
+    /// [`resume`](Self::resume) said that it has ended; the body is not used any more.
+    #[inline]
+    pub(crate) unsafe fn into_stack(body: NonNull<Body>) -> Stack {
+        // SAFETY: the body is still in place, since nothing has used the stack, and the right to the stack moves out once.
+        unsafe { (&raw const (*body.as_ptr()).stack).read() }
+    }
+
+    /// Runs the goroutine until it suspends (`false`) or ends (`true`).
+    ///
+    /// # Safety
+    ///
+    /// On g0, by the M that holds the goroutine. After `true` the G may be gone; the body is good until its stack is
+    /// used again.
+    #[inline]
+    pub(crate) unsafe fn resume(body: NonNull<Body>) -> bool {
+        // SAFETY: bound, and held by the caller, who alone resumes it.
+        let coroutine = unsafe { (*body.as_ptr()).coroutine.assume_init_mut() };
+        coroutine.resume(()).as_return().is_some()
+    }
+
+    /// Leaves the goroutine's stack for g0; returns when the goroutine is resumed, perhaps on another thread.
+    ///
+    /// # Safety
+    ///
+    /// On the stack of the goroutine that this body belongs to.
+    #[inline]
+    pub(crate) unsafe fn suspend(body: NonNull<Body>) {
+        // SAFETY: the yielder lives on this stack as long as the goroutine runs.
+        unsafe { (*(*body.as_ptr()).yielder.get()).suspend(()) };
+    }
+}
+
+/// The joiner's end of a goroutine that returns `T`.
+pub(crate) struct Handle<T> {
+    g: NonNull<G>,
+    take: unsafe fn(NonNull<G>) -> Result<T, Payload>,
+}
+
+// SAFETY: the handle gives access to the join word, which is atomic, and once to the result, a `T` that may be sent.
+unsafe impl<T: Send> Send for Handle<T> {}
+// SAFETY: through a shared handle only the join word and constants can be read.
+unsafe impl<T: Send> Sync for Handle<T> {}
+
+impl<T> Handle<T> {
+    /// The handle of a goroutine made by [`G::create`] with these very types.
+    ///
+    /// # Safety
+    ///
+    /// `F` and `T` are those that `g` was made with, and this is its only handle.
+    pub(crate) unsafe fn new<F: FnOnce() -> T>(g: NonNull<G>) -> Self {
+        Self { g, take: take::<F, T> }
+    }
+
+    fn g(&self) -> &G {
+        // SAFETY: the block lives until DONE and DETACHED are both set, and DETACHED is ours to set.
+        unsafe { self.g.as_ref() }
+    }
+
+    pub(crate) fn id(&self) -> u64 {
+        self.g().id()
+    }
+
+    pub(crate) fn is_done(&self) -> bool {
+        self.g().join.load(Acquire) & DONE != 0
+    }
+
+    /// Waits for the end and gives the result.
+    pub(crate) fn join(self) -> Result<T, Payload> {
+        if !self.is_done() {
+            let waiter = Waiter::new();
+            self.g().waiter.set(&waiter);
+            waiter.park(|| self.g().join.fetch_or(JOINING, AcqRel) & DONE == 0);
+        }
+        let this = ManuallyDrop::new(self);
+        // SAFETY: done, and the handle does not run its drop, so the block is ours.
+        unsafe { (this.take)(this.g) }
+    }
+}
+
+impl<T> Drop for Handle<T> {
+    fn drop(&mut self) {
+        if self.g().join.fetch_or(DETACHED, AcqRel) & DONE != 0 {
+            // SAFETY: done and detached: the block is ours (invariant 3).
+            unsafe { self.g().vtable.discard(self.g) };
+        }
+    }
+}
+
+/// Takes the result and frees the block.
+///
+/// # Safety
+///
+/// The goroutine is done, was made with these types, and nobody else touches the block any more.
+unsafe fn take<F: FnOnce() -> T, T>(g: NonNull<G>) -> Result<T, Payload> {
+    // SAFETY: as the caller promised.
+    unsafe {
+        let payload = &mut *g.cast::<Task<F, T>>().as_ref().payload.get();
+        let result = ManuallyDrop::take(&mut payload.result);
+        Task::<F, T>::free(g);
+        result
+    }
+}

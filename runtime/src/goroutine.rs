@@ -1,0 +1,372 @@
+//! The user's view of goroutines: starting, naming, joining them.
+
+use crate::{
+    config::{Config, ConfigError, STACK_BOUNDS, Wishes},
+    g::{Handle, Options, Payload},
+    m, sched,
+};
+use baton_stack::StackGrowth;
+use std::{fmt, panic::resume_unwind};
+
+/// Starts a goroutine that may go on on another thread after any parking call: what [`go!`](crate::go) expands to.
+///
+/// # Safety
+///
+/// The goroutine keeps the contract of [`go!`](crate::go): across a call of Baton that may park, it holds
+///
+/// - no borrow of a thread-local, and does not rely on a thread-local's address or value staying the same,
+/// - no value that must stay on its thread (`!Send`) and is shared with one that does,
+/// - no guard that its thread owns, as a `std::sync::MutexGuard` or std's stdout lock.
+///
+/// # Errors
+///
+/// None: a goroutine that has not run yet needs nothing but a little memory.
+///
+/// # Panics
+///
+/// Does not. If there is no memory at all the process ends with a message.
+///
+/// ```
+/// let answer = baton::run(|| {
+///     // SAFETY: the closure touches no thread-local and holds no guard.
+///     unsafe { baton::spawn_migrating(|| 6 * 7) }.join().unwrap()
+/// });
+/// assert_eq!(answer, 42);
+/// ```
+pub unsafe fn spawn_migrating<F, T>(f: F) -> JoinHandle<T>
+where
+    F: FnOnce() -> T + Send + 'static,
+    T: Send + 'static,
+{
+    // SAFETY: as the caller promised; the closure is 'static.
+    JoinHandle(unsafe { sched::spawn(f, None) })
+}
+
+/// Options for a goroutine, as `std::thread::Builder` has them for a thread.
+///
+/// ```
+/// let name = baton::run(|| {
+///     let builder = baton::Builder::new().name("worker").max_stack(256 << 10);
+///     // SAFETY: the closure touches no thread-local and holds no guard.
+///     let worker = unsafe { builder.spawn_migrating(|| baton::current().unwrap().name().map(String::from)) };
+///     worker.unwrap().join().unwrap()
+/// });
+/// assert_eq!(name.as_deref(), Some("worker"));
+/// ```
+#[derive(Clone, Debug, Default)]
+#[must_use = "a builder does nothing until it spawns"]
+pub struct Builder {
+    options: Options,
+}
+
+impl Builder {
+    /// No options yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Names the goroutine, for messages about it.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.options.name = Some(name.into());
+        self
+    }
+
+    /// The largest stack of the goroutine, in bytes, from 64 KiB to 1 GiB. It is address space; memory is used as the
+    /// stack is.
+    pub fn max_stack(mut self, bytes: usize) -> Self {
+        self.options.max_stack = Some(bytes);
+        self
+    }
+
+    /// Starts the goroutine.
+    ///
+    /// # Safety
+    ///
+    /// The contract of [`spawn_migrating`].
+    ///
+    /// # Errors
+    ///
+    /// [`SpawnError::StackSize`] if `max_stack` is out of its bounds.
+    pub unsafe fn spawn_migrating<F, T>(self, f: F) -> Result<JoinHandle<T>, SpawnError>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        if let Some(bytes) = self.options.max_stack
+            && !STACK_BOUNDS.contains(&bytes)
+        {
+            return Err(SpawnError::StackSize(bytes));
+        }
+        // SAFETY: as the caller promised; the closure is 'static.
+        Ok(JoinHandle(unsafe { sched::spawn(f, Some(Box::new(self.options))) }))
+    }
+}
+
+/// Why a goroutine was not started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SpawnError {
+    /// `max_stack` was this many bytes.
+    StackSize(usize),
+}
+
+impl fmt::Display for SpawnError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::StackSize(bytes) => write!(
+                f,
+                "max_stack is {bytes} bytes, but must be from {} to {}",
+                STACK_BOUNDS.start(),
+                STACK_BOUNDS.end()
+            ),
+        }
+    }
+}
+
+impl std::error::Error for SpawnError {}
+
+/// The right to wait for a goroutine and to have its result. Dropped, the goroutine goes on by itself.
+///
+/// ```
+/// baton::run(|| {
+///     let handle = baton::go!(|| 2 + 2);
+///     assert!(handle.id() > 0);
+///     assert_eq!(handle.join().unwrap(), 4);
+/// });
+/// ```
+pub struct JoinHandle<T>(Handle<T>);
+
+impl<T> JoinHandle<T> {
+    /// Waits for the goroutine to end and gives what it returned.
+    ///
+    /// # Errors
+    ///
+    /// The goroutine panicked: the error holds what it panicked with.
+    pub fn join(self) -> Result<T, JoinError> {
+        sched::checkpoint();
+        self.0.join().map_err(|payload| JoinError { payload })
+    }
+
+    /// Whether the goroutine has ended, so that [`join`](Self::join) would not wait.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.0.is_done()
+    }
+
+    /// The goroutine's number: counted up from 1, never used twice.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.0.id()
+    }
+}
+
+impl<T> fmt::Debug for JoinHandle<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JoinHandle")
+            .field("id", &self.id())
+            .field("finished", &self.is_finished())
+            .finish()
+    }
+}
+
+/// A goroutine ended by a panic.
+pub struct JoinError {
+    payload: Payload,
+}
+
+impl JoinError {
+    /// What the goroutine panicked with.
+    #[must_use]
+    pub fn into_panic(self) -> Box<dyn std::any::Any + Send + 'static> {
+        self.payload
+    }
+
+    /// The panic's message, if it was a string, as that of `panic!` is.
+    #[must_use]
+    pub fn message(&self) -> Option<&str> {
+        let payload = &*self.payload;
+        payload
+            .downcast_ref::<&str>()
+            .copied()
+            .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+    }
+}
+
+impl fmt::Debug for JoinError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JoinError")
+            .field("message", &self.message())
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Display for JoinError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.message() {
+            Some(message) => write!(f, "the goroutine panicked: {message}"),
+            None => f.write_str("the goroutine panicked with something that is no text"),
+        }
+    }
+}
+
+impl std::error::Error for JoinError {}
+
+/// The goroutine that is running.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Goroutine {
+    id: u64,
+    name: Option<String>,
+}
+
+impl Goroutine {
+    /// Its number: counted up from 1, never used twice.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// The name that its [`Builder`] gave it.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+}
+
+/// The goroutine that is running, or `None` in a plain thread.
+///
+/// ```
+/// assert!(baton::current().is_none());
+/// baton::run(|| assert!(baton::current().is_some()));
+/// ```
+#[must_use]
+pub fn current() -> Option<Goroutine> {
+    let (_, g) = m::current_goroutine()?;
+    // SAFETY: the running goroutine is alive.
+    let g = unsafe { g.as_ref() };
+    Some(Goroutine {
+        id: g.id(),
+        name: g.name().map(String::from),
+    })
+}
+
+/// The number of processors: so many goroutines run at the same time.
+#[must_use]
+pub fn procs() -> usize {
+    sched::sched().config.procs
+}
+
+/// Runs `f` as the main goroutine and gives what it returns. The runtime starts if it does not run yet.
+///
+/// When `f` returns, `run` does: other goroutines are left as they are, as in Go, and go on until the process ends. So
+/// wait for those whose work matters. From within a goroutine, `run(f)` is just `f()`.
+///
+/// # Panics
+///
+/// With what `f` panicked with.
+///
+/// ```
+/// use baton::go;
+///
+/// let sum: u64 = baton::run(|| {
+///     let parts: Vec<_> = (0..10).map(|i| go!(move || i * i)).collect();
+///     parts.into_iter().map(|part| part.join().unwrap()).sum()
+/// });
+/// assert_eq!(sum, 285);
+/// ```
+pub fn run<F, T>(f: F) -> T
+where
+    F: FnOnce() -> T + Send,
+    T: Send,
+{
+    if m::current_goroutine().is_some() {
+        return f();
+    }
+    let main = Options {
+        name: Some("main".into()),
+        max_stack: None,
+    };
+    // SAFETY: what the closure borrows outlives it, since this waits for its end. Its contract is that of `go!`.
+    match unsafe { sched::spawn(f, Some(Box::new(main))) }.join() {
+        Ok(value) => value,
+        Err(payload) => resume_unwind(payload),
+    }
+}
+
+/// The runtime as such: [`Runtime::builder`] sets it up.
+#[derive(Debug)]
+pub struct Runtime(());
+
+impl Runtime {
+    /// Settings to start the runtime with. Without [`init`](RuntimeBuilder::init) it starts by itself at first use, with the
+    /// environment's settings and defaults.
+    ///
+    /// ```
+    /// baton::Runtime::builder().procs(2).max_stack(256 << 10).init().unwrap();
+    /// assert_eq!(baton::procs(), 2);
+    /// ```
+    pub fn builder() -> RuntimeBuilder {
+        RuntimeBuilder {
+            wishes: Wishes::default(),
+        }
+    }
+}
+
+/// Settings of the runtime. What is not set comes from the environment variable that each method names, else from the
+/// default.
+#[derive(Clone, Debug)]
+#[must_use = "settings do nothing until init"]
+pub struct RuntimeBuilder {
+    wishes: Wishes,
+}
+
+impl RuntimeBuilder {
+    /// How many goroutines run at the same time, 1 to 1,024 (`BATON_PROCS`). Default: the CPUs that affinity and cgroup
+    /// limits leave to the process.
+    pub fn procs(mut self, n: usize) -> Self {
+        self.wishes.procs = Some(n);
+        self
+    }
+
+    /// How many threads at most run goroutines or are blocked in them, 1 to 10,000 (`BATON_MAX_THREADS`, default 10,000). At
+    /// the limit a warning is printed, and a processor whose thread is blocked waits for that thread.
+    pub fn max_threads(mut self, n: usize) -> Self {
+        self.wishes.max_threads = Some(n);
+        self
+    }
+
+    /// The largest stack of a goroutine that asks for none, in bytes, 64 KiB to 1 GiB (`BATON_MAX_STACK`, default 1 MiB). It
+    /// is address space; memory is used as the stack is.
+    pub fn max_stack(mut self, bytes: usize) -> Self {
+        self.wishes.max_stack = Some(bytes);
+        self
+    }
+
+    /// How stacks grow (`BATON_STACK_GROWTH=trap` or `demand`, default trap).
+    pub fn stack_growth(mut self, growth: StackGrowth) -> Self {
+        self.wishes.stack_growth = Some(growth);
+        self
+    }
+
+    /// For tests: a goroutine that parks goes on on another thread, so that a broken contract of `go!` shows
+    /// (`BATON_FORCE_MIGRATION=1`). Slow.
+    pub fn force_migration(mut self, on: bool) -> Self {
+        self.wishes.force_migration = Some(on);
+        self
+    }
+
+    /// An experiment, the control of `examples/handoff.rs`: the mcache belongs to the thread and stays behind when the
+    /// processor leaves (`BATON_CACHE_OWNER=m`).
+    pub fn cache_stays_with_thread(mut self, on: bool) -> Self {
+        self.wishes.cache_with_m = Some(on);
+        self
+    }
+
+    /// Starts the runtime.
+    ///
+    /// # Errors
+    ///
+    /// A value is out of its range, or the runtime runs already.
+    pub fn init(self) -> Result<(), ConfigError> {
+        sched::init(Config::resolve(&self.wishes)?)
+    }
+}

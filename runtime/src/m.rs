@@ -1,0 +1,219 @@
+//! M, the machine: an OS thread that runs goroutines while it has a P.
+//!
+//! ```text
+//!   thread ─ M ─ latch::M ─▶ P (while it has one)
+//!                │
+//!                ├─ g0: the thread's own stack, where `sched::run` looks for goroutines
+//!                └─ cur: the goroutine that runs now, on its own stack
+//! ```
+//!
+//! Plain threads have a latch M too (it holds their lease of an mcache) but no M of the scheduler: `current` is `None`
+//! there, and everything that waits parks the thread itself.
+
+use crate::{
+    g::{Body, G},
+    metrics::Counters,
+    p::{Own, P},
+    park::Commit,
+    sched::{Sched, note::Note},
+};
+use baton_alloc::{
+    current,
+    latch::{self, Home},
+    lease,
+    mcache::Mcache,
+};
+use std::{
+    cell::Cell,
+    ptr::NonNull,
+    sync::atomic::{
+        AtomicBool, AtomicI32, AtomicPtr, AtomicU32,
+        Ordering::{Relaxed, Release},
+    },
+};
+
+/// A thread of the scheduler. Never freed.
+pub(crate) struct M {
+    /// The latch's half; set once by the thread itself, before anything else.
+    latch: AtomicPtr<latch::M>,
+    pub(crate) sched: &'static Sched,
+    pub(crate) id: u32,
+    /// What this M sleeps on when it is idle.
+    pub(crate) note: Note,
+    /// Whether this M counts as spinning. Set by the waker before the wake, else by this M.
+    pub(crate) spinning: AtomicBool,
+    /// The goroutine on this M now; this thread's.
+    cur: Cell<*mut G>,
+    /// Its body; this thread's.
+    pub(crate) body: Cell<*mut Body>,
+    /// What g0 is to do for the goroutine that just suspended; `None` if it only yielded. This thread's.
+    pub(crate) commit: Cell<Option<Commit>>,
+    /// Odd while the goroutine is in a declared blocking call; written by this thread, read by the sysmon.
+    pub(crate) blocking: AtomicU32,
+    /// The kernel's number of this thread; set once by the thread itself.
+    pub(crate) tid: AtomicI32,
+    /// This thread's CPU clock; set once by the thread itself.
+    pub(crate) cpu_clock: AtomicI32,
+    /// Null, but in the control experiment the mcache that this M keeps for itself.
+    pub(crate) cache: AtomicPtr<Mcache>,
+    /// What this M counted; written by this thread, read by anybody.
+    pub(crate) counters: Counters,
+}
+
+// SAFETY: the cells are touched by the M's own thread alone; all else is atomic or constant.
+unsafe impl Sync for M {}
+// SAFETY: an M is handed to its thread once, before the thread runs.
+unsafe impl Send for M {}
+
+/// The M of this thread, if it is one of the scheduler's.
+///
+/// Good until the next parking call: a goroutine may go on on another M after that.
+#[inline(always)]
+pub(crate) fn current() -> Option<&'static M> {
+    let m = current::m()?.sched.load(Relaxed).cast::<M>();
+    // SAFETY: the slot is null or an M of ours, and Ms are never freed.
+    unsafe { m.as_ref() }
+}
+
+/// The running goroutine and its M; `None` in a plain thread and on g0.
+#[inline(always)]
+pub(crate) fn current_goroutine() -> Option<(&'static M, NonNull<G>)> {
+    let m = current()?;
+    Some((m, NonNull::new(m.cur.get())?))
+}
+
+impl M {
+    pub(crate) fn new(id: u32, sched: &'static Sched) -> Self {
+        Self {
+            latch: AtomicPtr::new(std::ptr::null_mut()),
+            sched,
+            id,
+            note: Note::new(),
+            spinning: AtomicBool::new(false),
+            cur: Cell::new(std::ptr::null_mut()),
+            body: Cell::new(std::ptr::null_mut()),
+            commit: Cell::new(None),
+            blocking: AtomicU32::new(0),
+            tid: AtomicI32::new(0),
+            cpu_clock: AtomicI32::new(0),
+            cache: AtomicPtr::new(std::ptr::null_mut()),
+            counters: Counters::default(),
+        }
+    }
+
+    /// Makes the calling thread this M's.
+    pub(crate) fn adopt_thread(&'static self) {
+        let latch = lease::attach();
+        self.latch.store(std::ptr::from_ref(latch).cast_mut(), Release);
+        let mut clock: libc::clockid_t = 0;
+        // SAFETY: the calls ask about the calling thread and write one clock id.
+        unsafe {
+            self.tid.store(libc::gettid(), Relaxed);
+            if libc::pthread_getcpuclockid(libc::pthread_self(), &raw mut clock) == 0 {
+                self.cpu_clock.store(clock, Relaxed);
+            }
+        }
+        if self.sched.config.cache_with_m {
+            let Some(cache) = baton_alloc::new_cache() else {
+                crate::fatal::out_of_memory("an mcache", 0);
+            };
+            self.cache.store(cache, Relaxed);
+        }
+        latch.sched.store(std::ptr::from_ref(self).cast_mut().cast(), Release);
+    }
+
+    /// The latch's half.
+    #[inline(always)]
+    pub(crate) fn latch(&self) -> &'static latch::M {
+        // SAFETY: set before the M was known to anybody who could ask, to a latch M, and those are never freed.
+        unsafe { &*self.latch.load(Relaxed) }
+    }
+
+    /// Makes `g` the goroutine that runs on this M, or none.
+    #[inline]
+    pub(crate) fn set_current(&self, g: *mut G, body: *mut Body) {
+        self.cur.set(g);
+        self.body.set(body);
+        // SAFETY: a body that is not null is bound to a goroutine that this M holds.
+        let stack = unsafe { body.as_ref() }.map_or(std::ptr::null_mut(), |b| b.desc().as_word());
+        self.latch().stack.store(stack, Relaxed);
+    }
+
+    /// Forgets which goroutine runs, while its stack is still in use.
+    pub(crate) fn forget_goroutine(&self) {
+        self.cur.set(std::ptr::null_mut());
+    }
+
+    /// One section on this M's P: `None`, with `f` not called, if it has none just now.
+    ///
+    /// # Safety
+    ///
+    /// This is the calling thread's M, and `f` does nothing that a section must not do: allocate, lock, call the system,
+    /// park or unwind.
+    #[inline(always)]
+    unsafe fn section<R>(&self, f: impl FnOnce(&'static P, &mut Own) -> R) -> Option<R> {
+        let latch = self.latch();
+        // SAFETY: as the caller promised; `leave` follows below.
+        let result = match unsafe { latch.enter() }.and_then(P::of) {
+            // SAFETY: inside a section that uses P, this M is its owner.
+            Some(p) => Some(f(p, unsafe { p.own() })),
+            None => None,
+        };
+        latch.leave();
+        result
+    }
+
+    /// A section on this M's P, tried again if a thief only borrowed it: `None` if this M has no P.
+    ///
+    /// # Safety
+    ///
+    /// As for `section`, which calls `f` at most once.
+    #[inline(always)]
+    pub(crate) unsafe fn with_p<R>(&self, mut f: impl FnMut(&'static P, &mut Own) -> R) -> Option<R> {
+        loop {
+            // SAFETY: as the caller promised.
+            let result = unsafe { self.section(&mut f) };
+            if result.is_some() || !self.has_p() {
+                return result;
+            }
+        }
+    }
+
+    /// Whether this M has a P; waits for a thief to put it back.
+    #[inline]
+    pub(crate) fn has_p(&self) -> bool {
+        match self.latch().p() {
+            Some(p) => p.kind() == latch::Kind::Processor,
+            None => self.look_home(),
+        }
+    }
+
+    #[cold]
+    fn look_home(&self) -> bool {
+        // SAFETY: callers are on this M's thread, outside sections.
+        unsafe { self.latch().look_home(true) == Home::Back }
+    }
+
+    /// Makes `p`, which the caller has taken off the idle list, this M's.
+    pub(crate) fn bind(&self, p: &'static P) {
+        lease::give_back(self.latch());
+        // SAFETY: this thread's M, outside sections, and without its lease it is bound to nothing.
+        let bound = unsafe { self.latch().bind(&p.latch) };
+        assert!(bound, "a P on the idle list is nobody's");
+        let cache = self.cache.load(Relaxed);
+        if !cache.is_null() {
+            // The control experiment: the cache belongs to M and comes along with it.
+            // SAFETY: inside a section, which owns P; only this M's P uses the cache.
+            unsafe { self.with_p(|p, _| p.latch.replace_cache(cache)) };
+        }
+    }
+
+    /// Gives this M's P up, if it has one still.
+    pub(crate) fn unbind(&self) -> Option<&'static P> {
+        if self.latch().p().is_some_and(|p| p.kind() == latch::Kind::Lease) {
+            return None;
+        }
+        // SAFETY: this thread's M, outside sections.
+        unsafe { self.latch().unbind() }.and_then(P::of)
+    }
+}

@@ -1,0 +1,102 @@
+//! P, the processor: the baton that one M hands to another, with everything on it.
+//!
+//! ```text
+//!   P ─ latch ─▶ mcache              seen by anybody            touched by the owner only
+//!       (who may touch it)           runq, tick, due            stack cache, sleepers, goroutine ids
+//! ```
+//!
+//! The owner is the M that runs P, inside a section, or a taker that holds P through the latch. When P moves, nothing is
+//! flushed and nothing refilled: the next owner finds all of it as it was.
+
+use crate::{
+    sched::runq::RunQueue,
+    time::heap::{Heap, NEVER},
+};
+use baton_alloc::latch::{self, Kind};
+use baton_stack::StackCache;
+use std::{
+    cell::UnsafeCell,
+    ops::Range,
+    ptr,
+    sync::atomic::{AtomicBool, AtomicU32, AtomicU64},
+};
+
+/// A processor. Never freed.
+#[repr(C)]
+pub(crate) struct P {
+    /// First, so that the latch's view of a P leads back to the whole.
+    pub(crate) latch: latch::P,
+    pub(crate) id: usize,
+    pub(crate) runq: RunQueue,
+    /// Counts the goroutines that were given the P; written by the owner. The sysmon sees by it whether P gets on.
+    pub(crate) tick: AtomicU32,
+    /// When the earliest sleeper is due; written by the owner together with the heap.
+    pub(crate) due: AtomicU64,
+    /// Set by the sysmon when `due` has passed, so that the owner need not read the clock at each switch.
+    pub(crate) timers_due: AtomicBool,
+    own: UnsafeCell<Own>,
+}
+
+/// What only the owner touches.
+pub(crate) struct Own {
+    pub(crate) stacks: StackCache,
+    pub(crate) sleepers: Heap,
+    /// Goroutines in a row that came from `runq.next`.
+    pub(crate) next_streak: u32,
+    /// Numbers for new goroutines.
+    pub(crate) ids: Range<u64>,
+}
+
+// SAFETY: `own` is reached through `P::own` alone, whose callers own the P; all else is atomic or constant.
+unsafe impl Sync for P {}
+// SAFETY: nothing in a P belongs to a thread.
+unsafe impl Send for P {}
+
+impl P {
+    /// A P that nobody runs, with an mcache of its own.
+    pub(crate) fn new(id: usize) -> Self {
+        let Some(cache) = baton_alloc::new_cache() else {
+            crate::fatal::out_of_memory("an mcache", 0);
+        };
+        Self {
+            latch: latch::P::new(Kind::Processor, cache),
+            id,
+            runq: RunQueue::new(),
+            tick: AtomicU32::new(0),
+            due: AtomicU64::new(NEVER),
+            timers_due: AtomicBool::new(false),
+            own: UnsafeCell::new(Own {
+                stacks: StackCache::new(),
+                sleepers: Heap::new(),
+                next_streak: 0,
+                ids: 0..0,
+            }),
+        }
+    }
+
+    /// The processor that the latch knows as `p`, or `None` if that is a thread's lease.
+    #[inline(always)]
+    pub(crate) fn of(p: &'static latch::P) -> Option<&'static P> {
+        if p.kind() != Kind::Processor {
+            return None;
+        }
+        // SAFETY: only `P::new` makes latch Ps of this kind in this crate, `latch` is the first field of a `repr(C)`
+        // struct, and Ps are never freed or moved.
+        Some(unsafe { &*ptr::from_ref(p).cast::<P>() })
+    }
+
+    /// What only the owner touches.
+    ///
+    /// # Safety
+    ///
+    /// The caller owns the P (see the module's header) for as long as it uses the reference, and takes one at a time.
+    #[inline(always)]
+    #[expect(
+        clippy::mut_from_ref,
+        reason = "the latch, not the borrow checker, says who owns a P"
+    )]
+    pub(crate) unsafe fn own(&self) -> &mut Own {
+        // SAFETY: as the caller promised.
+        unsafe { &mut *self.own.get() }
+    }
+}

@@ -1,0 +1,417 @@
+//! The loop of g0: find a goroutine, run it until it suspends, do what it asked for.
+//!
+//! ```text
+//!   every 61st turn: global queue, clock      so that neither is starved by a busy P
+//!   runnext ─▶ own ring ─▶ global queue (a batch) ─▶ timers ─▶ other Ps (rings and due timers; their runnext last) ─▶ idle
+//! ```
+//!
+//! runnext inherits the time slice: after [`NEXT_STREAK`] goroutines in a row from there, the oldest of the ring has its
+//! turn, so that two goroutines that wake each other cannot starve a third.
+
+use super::{
+    Sched,
+    globrunq::Batch,
+    idle,
+    ready::{put_global_batch, put_last, ready},
+    runq::HALF,
+};
+use crate::{
+    g::{Body, G},
+    m::{self, M},
+    p::{Own, P},
+    park::Commit,
+    time::{self, heap::NEVER},
+};
+use baton_stack::{Spec, Stack};
+use std::{
+    hint,
+    ptr::{self, NonNull},
+    sync::atomic::Ordering::{AcqRel, Relaxed},
+};
+
+/// How often a P looks at the global queue and the clock although it has work: Go's number, a prime so that it does not
+/// fall into step with the program.
+const GLOBAL_EVERY: u32 = 61;
+
+/// Goroutines in a row from runnext.
+const NEXT_STREAK: u32 = 64;
+
+/// Rounds over the other Ps before a spinning M gives up; in the last it also takes what would run next there.
+const STEAL_ROUNDS: u32 = 4;
+
+/// Turns of the processor's pause between two such rounds: together a few microseconds, enough for a P that is about to
+/// run its runnext to do so.
+const STEAL_PAUSE: u32 = 64;
+
+/// What one look at the own P gives.
+enum Next {
+    /// A goroutine, and a stack if it has none yet and the P's cache has one.
+    Run(NonNull<G>, Option<Stack>),
+    /// It is time for the global queue and the clock.
+    Round,
+    /// The P's own queue is empty.
+    Nothing,
+}
+
+/// A goroutine to run, and a stack that was found for it.
+type Job = (NonNull<G>, Option<Stack>);
+
+/// Runs goroutines for ever, on this thread's own stack.
+pub(super) fn run(m: &'static M) -> ! {
+    let mut finished = None;
+    loop {
+        let (g, stack) = find(m, &mut finished);
+        if must_migrate(m, g) && idle::hand_over(m, g) {
+            free_stack(stack);
+        } else {
+            finished = execute(m, g, stack);
+        }
+    }
+}
+
+/// Finds a goroutine, waiting for one if need be. `finished` is the stack of the one that ended last: it goes to the P's
+/// cache and, most often, straight to the next goroutine.
+fn find(m: &'static M, finished: &mut Option<Stack>) -> Job {
+    loop {
+        if !m.has_p() && !idle::acquire_p(m) {
+            free_stack(finished.take());
+            idle::sleep(m);
+            continue;
+        }
+        // SAFETY: this thread's M; `look` is made of queue operations.
+        match unsafe { m.with_p(|p, own| look(p, own, finished, m.sched.config.stack)) } {
+            Some(Next::Run(g, stack)) => return found(m, (g, stack)),
+            Some(Next::Round) => {
+                fire_timers(m);
+                take_global(m);
+            }
+            Some(Next::Nothing) => {
+                free_stack(finished.take());
+                if fire_timers(m) || take_global(m) || steal(m) {
+                    continue;
+                }
+                idle::sleep(m);
+            }
+            None => {} // the P was taken
+        }
+    }
+}
+
+/// One look at the own P, inside a section.
+#[inline(always)]
+fn look(p: &'static P, own: &mut Own, finished: &mut Option<Stack>, spec: Spec) -> Next {
+    if let Some(stack) = finished.take() {
+        *finished = own.stacks.push(stack).err();
+    }
+    let tick = p.tick.load(Relaxed).wrapping_add(1);
+    p.tick.store(tick, Relaxed);
+    if tick.is_multiple_of(GLOBAL_EVERY) || p.timers_due.load(Relaxed) {
+        return Next::Round;
+    }
+    // SAFETY: inside a section, which owns P.
+    let g = unsafe {
+        if own.next_streak < NEXT_STREAK && p.runq.has_next() {
+            own.next_streak += 1;
+            p.runq.swap_next(ptr::null_mut())
+        } else {
+            own.next_streak = 0;
+            let oldest = p.runq.pop();
+            if oldest.is_null() {
+                p.runq.swap_next(ptr::null_mut())
+            } else {
+                oldest
+            }
+        }
+    };
+    let Some(g) = NonNull::new(g) else { return Next::Nothing };
+    // SAFETY: out of the queue it is ours.
+    let this = unsafe { g.as_ref() };
+    let fresh = this.body.get().is_null() && this.max_stack().is_none();
+    let stack = if fresh { own.stacks.pop(spec) } else { None };
+    Next::Run(g, stack)
+}
+
+/// An M that has found something looks no more, and if it was the last that looked, another one should.
+fn found(m: &'static M, job: Job) -> Job {
+    if m.spinning.load(Relaxed) {
+        stop_spinning(m);
+    }
+    job
+}
+
+#[cold]
+fn stop_spinning(m: &'static M) {
+    m.spinning.store(false, Relaxed);
+    if m.sched.spinning.fetch_sub(1, AcqRel) == 1 && m.sched.has_work(time::now) {
+        idle::pushed(m.sched, None);
+    }
+}
+
+/// Takes a batch from the global queue to the own one.
+fn take_global(m: &'static M) -> bool {
+    if m.sched.global.len() == 0 {
+        return false;
+    }
+    let Some(mut batch) = m.sched.global.pop() else {
+        return false;
+    };
+    // SAFETY: this thread's M; a section with queue operations.
+    unsafe {
+        m.with_p(|p, _| {
+            while p.runq.len() < super::runq::RING {
+                let g = batch.pop();
+                if g.is_null() || p.runq.push(g).is_err() {
+                    break;
+                }
+            }
+        });
+    }
+    if !batch.is_empty() {
+        put_global_batch(m.sched, batch);
+    }
+    true
+}
+
+/// Wakes the own P's sleepers that are due, and those that had no P.
+fn fire_timers(m: &'static M) -> bool {
+    let mut some = false;
+    if m.latch()
+        .p()
+        .and_then(P::of)
+        .is_some_and(|p| p.due.load(Relaxed) != NEVER)
+    {
+        let now = time::now();
+        loop {
+            let mut due = [ptr::null_mut(); 32];
+            // SAFETY: this thread's M; a section with heap operations, which never grow the heap here.
+            let n = unsafe { m.with_p(|p, own| time::pop_due(p, own, now, &mut due)) }.unwrap_or(0);
+            wake_all(&due[..n]);
+            some |= n > 0;
+            if n < due.len() {
+                break;
+            }
+        }
+    }
+    if m.sched.sleepers_due.load(Relaxed) != NEVER {
+        let now = time::now();
+        while let Some(g) = time::pop_due_shared(m.sched, now) {
+            ready(g);
+            some = true;
+        }
+    }
+    some
+}
+
+fn wake_all(gs: &[*mut G]) {
+    for &g in gs {
+        ready(NonNull::new(g).expect("a sleeper is a goroutine"));
+    }
+}
+
+/// Looks at the other Ps, as a spinning M, and takes half of what the first one with work has.
+fn steal(m: &'static M) -> bool {
+    let sched = m.sched;
+    if sched.ps.len() < 2 {
+        return false;
+    }
+    if !m.spinning.load(Relaxed) {
+        let busy = sched.ps.len() as u32 - sched.idle_ps.load(Relaxed).min(sched.ps.len() as u32);
+        if 2 * sched.spinning.load(Relaxed) >= busy {
+            return false;
+        }
+        m.spinning.store(true, Relaxed);
+        sched.spinning.fetch_add(1, AcqRel);
+    }
+    let ticks: Vec<u32> = sched.ps.iter().map(|p| p.tick.load(Relaxed)).collect();
+    let start = m.counters.switches.get() as usize;
+    for round in 0..STEAL_ROUNDS {
+        for i in 0..sched.ps.len() {
+            let i = (start + i) % sched.ps.len();
+            let victim = sched.ps[i];
+            let stands_still = round + 1 == STEAL_ROUNDS && victim.tick.load(Relaxed) == ticks[i];
+            let has_ring = victim.runq.len() > 0;
+            let has_next = stands_still && victim.runq.has_next();
+            let due = victim.due.load(Relaxed);
+            if (has_ring || has_next || (due != NEVER && due <= time::now())) && steal_from(m, victim, has_next) {
+                return true;
+            }
+        }
+        if sched.global.len() > 0 {
+            return true;
+        }
+        for _ in 0..STEAL_PAUSE {
+            hint::spin_loop();
+        }
+    }
+    false
+}
+
+/// Borrows `victim` through the latch and takes half its ring, its due sleepers, and, if `next`, what it would run next.
+fn steal_from(m: &'static M, victim: &'static P, next: bool) -> bool {
+    let mut loot = [ptr::null_mut(); HALF];
+    let mut n = 0;
+    {
+        if m.latch().p().and_then(P::of).is_some_and(|own| ptr::eq(own, victim)) {
+            return false;
+        }
+        m.counters.steal_tries.add(1);
+        let Some(taken) = victim.latch.take() else { return false };
+        // SAFETY: taken: nobody else touches what P owns until `taken` is dropped.
+        unsafe {
+            let half = victim.runq.len().div_ceil(2).min(HALF);
+            n += victim.runq.pop_some(&mut loot[..half]);
+            if next && n == 0 {
+                loot[0] = victim.runq.swap_next(ptr::null_mut());
+                n += usize::from(!loot[0].is_null());
+            }
+            if n < HALF && victim.due.load(Relaxed) != NEVER {
+                n += time::pop_due(victim, victim.own(), time::now(), &mut loot[n..]);
+            }
+        }
+        drop(taken);
+    }
+    if n == 0 {
+        return false;
+    }
+    m.counters.steals.add(1);
+    // SAFETY: this thread's M; a section with queue operations.
+    let kept = unsafe { m.with_p(|p, _| loot[..n].iter().take_while(|&&g| p.runq.push(g).is_ok()).count()) };
+    let mut rest = Batch::new();
+    for &g in &loot[kept.unwrap_or(0)..n] {
+        // SAFETY: taken from the victim's queue and put on no other.
+        unsafe { rest.push(g) };
+    }
+    if !rest.is_empty() {
+        put_global_batch(m.sched, rest);
+    }
+    true
+}
+
+/// Runs `g` until it parks, yields or ends; gives its stack if it ended.
+fn execute(m: &'static M, g: NonNull<G>, stack: Option<Stack>) -> Option<Stack> {
+    // SAFETY: out of the queue it is ours.
+    let bound = unsafe { g.as_ref() }.body.get();
+    let body = match NonNull::new(bound) {
+        Some(body) => {
+            free_stack(stack);
+            body
+        }
+        None => {
+            let stack = stack.unwrap_or_else(|| fresh_stack(m.sched, g));
+            stack.desc().set_owner(g.as_ptr().cast_const().cast());
+            // SAFETY: ours, and it has not run.
+            unsafe { Body::bind(stack, g) }
+        }
+    };
+    // SAFETY: bound, and ours.
+    unsafe { body.as_ref() }.last_m.set(m);
+    m.counters.switches.add(1);
+    loop {
+        m.set_current(g.as_ptr(), body.as_ptr());
+        // SAFETY: on g0, and the goroutine is ours.
+        let ended = unsafe { Body::resume(body) };
+        m.set_current(ptr::null_mut(), ptr::null_mut());
+        if ended {
+            m.counters.ended.add(1);
+            // SAFETY: it has ended.
+            return Some(unsafe { Body::into_stack(body) });
+        }
+        match m.commit.take() {
+            Some((commit, arg)) => {
+                // SAFETY: the goroutine has suspended, with what `arg` points to on its stack, and waits for this.
+                if unsafe { commit(arg) } {
+                    return None;
+                }
+            }
+            None => {
+                if !put_last(m, g) {
+                    super::ready::put_global(m.sched, g);
+                }
+                return None;
+            }
+        }
+    }
+}
+
+/// A stack from the shared pools. Without one the program cannot go on: the goroutine is runnable and nobody else could
+/// run it.
+#[cold]
+fn fresh_stack(sched: &Sched, g: NonNull<G>) -> Stack {
+    // SAFETY: the caller's.
+    let this = unsafe { g.as_ref() };
+    let spec = match this.max_stack() {
+        Some(bytes) => Spec::with_growth(bytes, sched.config.stack.growth()),
+        None => Ok(sched.config.stack),
+    };
+    match spec.and_then(baton_stack::acquire) {
+        Ok(stack) => stack,
+        Err(error) => crate::fatal::no_stack(this, &error),
+    }
+}
+
+/// Gives a stack back that found no place in a P's cache.
+#[inline]
+fn free_stack(stack: Option<Stack>) {
+    if let Some(stack) = stack {
+        baton_stack::release(stack);
+    }
+}
+
+/// Forced migration, for tests: whether this M ran `g` last, so that another one should now.
+#[inline]
+fn must_migrate(m: &'static M, g: NonNull<G>) -> bool {
+    // SAFETY: out of the queue it is ours, and so is its body.
+    m.sched.config.force_migration
+        && unsafe { g.as_ref().body.get().as_ref() }.is_some_and(|body| ptr::eq(body.last_m.get(), m))
+}
+
+/// Leaves the goroutine's stack for g0, which runs `commit`; comes back when somebody has made the goroutine ready.
+///
+/// # Safety
+///
+/// On a goroutine's stack, `m` is this thread's, and what `commit` points to stays in place until it has run.
+pub(crate) unsafe fn suspend(m: &'static M, commit: Commit) {
+    m.commit.set(Some(commit));
+    // SAFETY: as the caller promised.
+    unsafe { switch(m) };
+}
+
+/// Leaves the goroutine's stack for g0, which puts the goroutine at the end of its P's queue.
+///
+/// # Safety
+///
+/// On a goroutine's stack, and `m` is this thread's.
+pub(crate) unsafe fn suspend_yield(m: &'static M) {
+    m.commit.set(None);
+    // SAFETY: as the caller promised.
+    unsafe { switch(m) };
+}
+
+/// The switch itself. errno is the thread's, so it is carried over by hand; the stack learns how deep it is.
+///
+/// # Safety
+///
+/// As for `suspend`.
+#[inline]
+unsafe fn switch(m: &'static M) {
+    let body = NonNull::new(m.body.get()).expect("a goroutine has a body");
+    // SAFETY: errno is this thread's own word, and the address is asked for anew after the switch.
+    let errno = unsafe { *libc::__errno_location() };
+    // SAFETY: the body of the running goroutine, on whose stack this is.
+    unsafe {
+        body.as_ref().desc().note_depth(ptr::from_ref(&errno).addr());
+        Body::suspend(body);
+        *libc::__errno_location() = errno;
+    }
+}
+
+/// The running goroutine is about to end: from here on nobody is told its name.
+pub(crate) fn forget_current() {
+    if let Some(m) = m::current() {
+        // SAFETY: the body of the running goroutine.
+        if let Some(body) = unsafe { m.body.get().as_ref() } {
+            body.desc().set_owner(ptr::null());
+        }
+        m.forget_goroutine();
+    }
+}

@@ -1,0 +1,309 @@
+//! Idle Ms and Ps: who sleeps, who wakes them, and how an M without a P gets one.
+//!
+//! The protocol that makes sure that no wake-up is lost although the pusher has no fence stands in `README.md`, with its
+//! proof sketch and the tests that check it.
+//!
+//! An idle M sleeps on its note. One of them, the *keeper*, sleeps only until the next timer is due.
+
+use super::{Sched, find, pusher_fence, ready};
+use crate::{
+    m::{self, M},
+    p::P,
+    time::{self, heap::NEVER},
+};
+use baton_alloc::latch;
+use std::{
+    ptr::{self, NonNull},
+    sync::atomic::Ordering::{AcqRel, Relaxed, Release, SeqCst},
+    time::Duration,
+};
+
+/// What has nothing to do. Under the scheduler's `idle` lock.
+pub(super) struct Idle {
+    ps: Vec<&'static P>,
+    ms: Vec<&'static M>,
+}
+
+impl Idle {
+    /// All Ps idle, and no M made yet.
+    pub(super) fn new(ps: &[&'static P]) -> Self {
+        Self {
+            ps: ps.to_vec(),
+            ms: Vec::new(),
+        }
+    }
+}
+
+/// What a pusher does after a push: wakes an M if one could take what was pushed, and the sysmon if it dozes.
+///
+/// A goroutine that merely runs next on `own` is no reason to wake anybody: its P is about to take it. If it does not,
+/// the sysmon sees to it.
+#[inline]
+pub(super) fn pushed(sched: &'static Sched, own: Option<&'static P>) {
+    if sched.idle_ps.load(Relaxed) != 0 && sched.spinning.load(Relaxed) == 0 && own.is_none_or(|p| p.runq.len() > 0) {
+        wake_one(sched);
+    }
+    sched.sysmon.alert();
+}
+
+/// Wakes one M to look for work, if there is an idle P for it and nobody looks already (Go's wakep).
+#[cold]
+pub(super) fn wake_one(sched: &'static Sched) {
+    if sched.spinning.compare_exchange(0, 1, AcqRel, Relaxed).is_err() {
+        return;
+    }
+    let m = {
+        let mut idle = sched.idle.lock();
+        if idle.ps.is_empty() {
+            sched.spinning.fetch_sub(1, Release);
+            return;
+        }
+        pop_m(sched, &mut idle)
+    };
+    if m.is_none() && !sched.sysmon.may_make_m(sched) {
+        sched.spinning.fetch_sub(1, Release);
+        return;
+    }
+    start(sched, m);
+}
+
+/// Wakes `m` as a spinning M, or has one made.
+fn start(sched: &'static Sched, m: Option<&'static M>) {
+    match m {
+        Some(m) => {
+            m.spinning.store(true, Relaxed);
+            m.note.wake();
+        }
+        None => sched.sysmon.request_m(),
+    }
+}
+
+/// Takes an M off the idle list: the one that went idle last, but the keeper only if there is no other.
+fn pop_m(sched: &Sched, idle: &mut Idle) -> Option<&'static M> {
+    let last = idle.ms.len().checked_sub(1)?;
+    let keeper = sched.keeper.load(Relaxed);
+    let at = if last > 0 && ptr::eq(idle.ms[last], keeper) {
+        last - 1
+    } else {
+        last
+    };
+    let m = idle.ms.remove(at);
+    if ptr::eq(m, keeper) {
+        dismiss_keeper(sched);
+    }
+    Some(m)
+}
+
+/// Leaves the timers to the next M that goes idle. Under the idle lock.
+fn dismiss_keeper(sched: &Sched) {
+    sched.keeper.store(ptr::null_mut(), Relaxed);
+    sched.keeper_until.store(0, SeqCst);
+}
+
+/// Takes an idle M for a P that is about to be taken, before it is: so that no P is ever left without a runner. Counts
+/// it as spinning.
+pub(super) fn reserve_m(sched: &Sched) -> Option<&'static M> {
+    let m = pop_m(sched, &mut sched.idle.lock())?;
+    sched.spinning.fetch_add(1, AcqRel);
+    Some(m)
+}
+
+/// Lets an M that [`reserve_m`] or the sysmon made run.
+pub(super) fn start_reserved(m: &'static M) {
+    start(m.sched, Some(m));
+}
+
+/// Puts an M that was reserved in vain back to sleep.
+pub(super) fn unreserve(m: &'static M) {
+    m.sched.idle.lock().ms.push(m);
+    m.sched.spinning.fetch_sub(1, AcqRel);
+    // It may have been needed between the two: then a pusher saw it spinning and relied on it.
+    if m.sched.has_work(time::now) {
+        wake_one(m.sched);
+    }
+}
+
+/// Puts a P that nobody has on the idle list.
+pub(super) fn release_p(sched: &Sched, p: &'static P) {
+    let mut idle = sched.idle.lock();
+    idle.ps.push(p);
+    publish(sched, &idle);
+}
+
+fn publish(sched: &Sched, idle: &Idle) {
+    sched
+        .idle_ps
+        .store(u32::try_from(idle.ps.len()).unwrap_or(u32::MAX), SeqCst);
+}
+
+/// Gives this M, which has none, an idle P: one with work or a due timer before the others.
+pub(super) fn acquire_p(m: &'static M) -> bool {
+    let p = {
+        let mut idle = m.sched.idle.lock();
+        let busy = |p: &&P| p.runq.len() > 0 || p.runq.has_next() || p.due.load(Relaxed) != NEVER;
+        let Some(at) = idle.ps.iter().rposition(|p| busy(p)).or(idle.ps.len().checked_sub(1)) else {
+            return false;
+        };
+        let p = idle.ps.swap_remove(at);
+        publish(m.sched, &idle);
+        p
+    };
+    m.bind(p);
+    m.sched.sysmon.alert();
+    true
+}
+
+/// Whether this M has a P, after a try to get an idle one if it has not. Does not wait and stays on the thread.
+#[inline]
+pub(super) fn rejoin(m: &'static M) -> bool {
+    m.has_p() || (m.sched.idle_ps.load(Relaxed) != 0 && acquire_p(m))
+}
+
+/// Where every call that may park begins: a goroutine whose P was taken (it blocked, or computed for too long) gets an
+/// idle P or waits its turn in the global queue. In a plain thread, or with a P, this costs a few loads.
+#[inline]
+pub(crate) fn checkpoint() {
+    if let Some((m, g)) = m::current_goroutine()
+        && !m.has_p()
+        && !std::thread::panicking()
+    {
+        wait_turn(m, g);
+    }
+}
+
+#[cold]
+fn wait_turn(m: &'static M, g: NonNull<crate::g::G>) {
+    if rejoin(m) {
+        return;
+    }
+    let mut place = (m.sched, g);
+    /// # Safety
+    ///
+    /// The pointer is to `place` below, on the suspended goroutine's stack.
+    unsafe fn queue(place: *mut ()) -> bool {
+        // SAFETY: as the caller promised; copied out before the goroutine can run again.
+        let (sched, g) = unsafe { *place.cast::<(&'static Sched, NonNull<crate::g::G>)>() };
+        ready::put_global(sched, g);
+        true
+    }
+    // SAFETY: on the goroutine's stack, where `place` stays until g0 has run `queue`.
+    unsafe { find::suspend(m, (queue, (&raw mut place).cast())) };
+}
+
+/// Gives this M's P up, sleeps until there is work or a timer is due, and comes back, perhaps with a P.
+pub(super) fn sleep(m: &'static M) {
+    let sched = m.sched;
+    // 1. Publish: the P is idle, and this M sleeps.
+    let keeper = {
+        let mut idle = sched.idle.lock();
+        if let Some(p) = m.unbind() {
+            idle.ps.push(p);
+            publish(sched, &idle);
+        }
+        idle.ms.push(m);
+        let free = sched.keeper.load(Relaxed).is_null();
+        if free {
+            sched.keeper.store(ptr::from_ref(m).cast_mut(), Relaxed);
+            sched.keeper_until.store(NEVER, SeqCst);
+        }
+        free
+    };
+    if m.spinning.swap(false, Relaxed) {
+        sched.spinning.fetch_sub(1, AcqRel);
+    }
+    // 2. Pay for everybody's fence, and 3. look at everything again.
+    let mut until = NEVER;
+    loop {
+        drop(latch::barrier());
+        let due = if keeper { sched.earliest() } else { NEVER };
+        // Work without an idle P is the business of those who have the Ps.
+        if sched.idle_ps.load(SeqCst) != 0 && sched.has_work(time::now) {
+            if leave_list(m) {
+                get_up(m);
+                return;
+            }
+            break; // somebody has woken us already
+        }
+        if due == until {
+            break;
+        }
+        // A sleeper that is inserted from now on with an earlier time finds this one; one that came before is found by
+        // another look.
+        until = due;
+        sched.keeper_until.store(until, SeqCst);
+    }
+    // 4. Sleep.
+    let timeout = (until != NEVER).then(|| Duration::from_nanos(until.saturating_sub(time::now())));
+    if m.note.sleep(timeout) {
+        return; // the waker took us off the list and made us spinning
+    }
+    if leave_list(m) {
+        get_up(m);
+    } else {
+        m.note.sleep(None); // a waker was faster than the timeout; its wake-up is on its way
+    }
+}
+
+/// Hands this M's P over to another M, with `g` to run next there, and sleeps. `false`: there is no other M and none can
+/// be made.
+pub(super) fn hand_over(m: &'static M, g: NonNull<crate::g::G>) -> bool {
+    let sched = m.sched;
+    let other = reserve_m(sched);
+    if other.is_none() && !sched.sysmon.may_make_m(sched) {
+        return false;
+    }
+    ready::ready(g);
+    if let Some(p) = m.unbind() {
+        release_p(sched, p);
+    }
+    if other.is_none() {
+        sched.spinning.fetch_add(1, AcqRel);
+    }
+    start(sched, other);
+    sleep(m);
+    true
+}
+
+/// Takes this M off the idle list. `false`: a waker did so, and its wake-up is on its way.
+fn leave_list(m: &'static M) -> bool {
+    let mut idle = m.sched.idle.lock();
+    let Some(at) = idle.ms.iter().position(|&other| ptr::eq(other, m)) else {
+        return false;
+    };
+    idle.ms.remove(at);
+    if ptr::eq(m.sched.keeper.load(Relaxed), m) {
+        dismiss_keeper(m.sched);
+    }
+    true
+}
+
+/// Makes this M one that looks for work.
+fn get_up(m: &'static M) {
+    m.sched.spinning.fetch_add(1, AcqRel);
+    m.spinning.store(true, Relaxed);
+}
+
+/// Wakes the keeper if it would sleep past `when`.
+#[inline]
+pub(super) fn timer_inserted(sched: &'static Sched, when: u64) {
+    pusher_fence();
+    if when < sched.keeper_until.load(Relaxed) {
+        wake_keeper(sched);
+    }
+    sched.sysmon.alert();
+}
+
+#[cold]
+fn wake_keeper(sched: &'static Sched) {
+    let m = {
+        let mut idle = sched.idle.lock();
+        let keeper = sched.keeper.load(Relaxed);
+        let Some(at) = idle.ms.iter().position(|&m| ptr::eq(m, keeper)) else {
+            return;
+        };
+        dismiss_keeper(sched);
+        idle.ms.remove(at)
+    };
+    sched.spinning.fetch_add(1, AcqRel);
+    start(sched, Some(m));
+}

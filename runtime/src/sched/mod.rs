@@ -1,0 +1,187 @@
+//! The scheduler: which goroutine runs on which M, and who has the Ps.
+//!
+//! ```text
+//!            go!, ready                                    sysmon: takes Ps from Ms that do not get on
+//!                │                                                   │
+//!   P ─ runq ────┤ overflow                                          ▼
+//!   P ─ runq     └──────────▶ global queue            idle Ps, idle Ms (sleeping on their notes)
+//!        ▲                        │
+//!        └──── find: own queue, global queue, timers, other Ps' queues; else idle ────▶ run
+//! ```
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `runq`, `globrunq` | the queues |
+//! | `find` | the loop of g0: look for a goroutine, run it, do what it asked for |
+//! | `ready` | `go!` and wake-ups: making goroutines runnable |
+//! | `idle` | Ms and Ps that have nothing to do, and who wakes them (`README.md` has the protocol and its proof) |
+//! | `blocking` | declared blocking calls |
+//! | `sysmon` | the monitor: handoff, missed timers, new Ms |
+//! | `os` | what the monitor asks the kernel about a thread |
+//! | `note` | what an M sleeps on |
+//!
+//! # Lock order
+//!
+//! A channel's or a wait group's lock → `idle` → `P.lock` → the allocator's locks. `sleepers` (the global timer heap) is
+//! a leaf. No lock is held while a goroutine runs, except that a parking goroutine leaves its channel's lock to g0.
+
+mod blocking;
+mod find;
+pub(crate) mod globrunq;
+mod idle;
+pub(crate) mod note;
+mod os;
+mod ready;
+pub(crate) mod runq;
+pub(crate) mod sysmon;
+
+pub use blocking::blocking;
+pub(crate) use find::{forget_current, suspend, suspend_yield};
+pub(crate) use idle::checkpoint;
+pub(crate) use ready::{ready, spawn};
+
+use crate::{
+    config::{Config, ConfigError, Wishes},
+    fatal,
+    m::M,
+    p::P,
+    time::heap::{Heap, NEVER},
+};
+use globrunq::GlobalQueue;
+use idle::Idle;
+use parking_lot::{Mutex, MutexGuard};
+use std::sync::{
+    OnceLock,
+    atomic::{
+        AtomicPtr, AtomicU32, AtomicU64,
+        Ordering::{Acquire, Relaxed, SeqCst},
+        fence,
+    },
+};
+use sysmon::Sysmon;
+
+/// All that the scheduler shares. One per process, made at first use.
+pub(crate) struct Sched {
+    pub(crate) config: Config,
+    pub(crate) ps: Vec<&'static P>,
+    global: GlobalQueue,
+    idle: Mutex<Idle>,
+    /// Ps on the idle list: a copy of `idle.ps.len()`, written under its lock.
+    idle_ps: AtomicU32,
+    /// Ms that look for work, those that were woken to do so included.
+    spinning: AtomicU32,
+    /// Sleepers whose goroutine had no P to leave them with.
+    sleepers: Mutex<Heap>,
+    /// When the earliest of `sleepers` is due; written under their lock.
+    sleepers_due: AtomicU64,
+    /// The idle M that sleeps until the next timer, or null. Written under the idle lock.
+    keeper: AtomicPtr<M>,
+    /// Until when the keeper sleeps; 0 if there is none, so that nobody tries to wake it. Written by the keeper, or under
+    /// the idle lock.
+    keeper_until: AtomicU64,
+    pub(crate) sysmon: Sysmon,
+    /// The next number that no P has reserved.
+    next_id: AtomicU64,
+    /// Goroutines spawned by threads without a P.
+    pub(crate) spawned_outside: AtomicU64,
+}
+
+/// Numbers that a P reserves at once.
+const ID_BATCH: u64 = 1024;
+
+static SCHED: OnceLock<Sched> = OnceLock::new();
+
+/// The scheduler, started now if it was not yet.
+pub(crate) fn sched() -> &'static Sched {
+    SCHED.get_or_init(|| match Config::resolve(&Wishes::default()) {
+        Ok(config) => Sched::start(config),
+        Err(error) => fatal::config(&error),
+    })
+}
+
+/// Starts the scheduler with these settings.
+pub(crate) fn init(config: Config) -> Result<(), ConfigError> {
+    let mut fresh = false;
+    SCHED.get_or_init(|| {
+        fresh = true;
+        Sched::start(config)
+    });
+    if fresh {
+        Ok(())
+    } else {
+        Err(ConfigError::AlreadyStarted)
+    }
+}
+
+impl Sched {
+    fn start(config: Config) -> Self {
+        baton_alloc::lease::attach(); // probes membarrier, before any P exists
+        baton_stack::set_describe(fatal::describe);
+        if let Err(error) = baton_stack::install() {
+            fatal::no_handler(&error);
+        }
+        let ps: Vec<&'static P> = (0..config.procs).map(|id| &*Box::leak(Box::new(P::new(id)))).collect();
+        let sched = Self {
+            idle: Mutex::new(Idle::new(&ps)),
+            idle_ps: AtomicU32::new(u32::try_from(ps.len()).unwrap_or(u32::MAX)),
+            ps,
+            config,
+            global: GlobalQueue::new(),
+            spinning: AtomicU32::new(0),
+            sleepers: Mutex::new(Heap::new()),
+            sleepers_due: AtomicU64::new(NEVER),
+            keeper: AtomicPtr::new(std::ptr::null_mut()),
+            keeper_until: AtomicU64::new(0),
+            sysmon: Sysmon::new(),
+            next_id: AtomicU64::new(1),
+            spawned_outside: AtomicU64::new(0),
+        };
+        sysmon::start();
+        sched
+    }
+
+    /// Whether any queue holds a goroutine that somebody without work could take, or a timer is due. Exact for a sleeper
+    /// that has published itself and issued its barrier; a guess for everybody else.
+    fn has_work(&self, now: impl FnOnce() -> u64) -> bool {
+        if self.global.len() > 0 || self.ps.iter().any(|p| p.runq.len() > 0) {
+            return true;
+        }
+        let due = self.earliest();
+        due != NEVER && due <= now()
+    }
+
+    /// When the earliest timer of all is due.
+    fn earliest(&self) -> u64 {
+        let ps = self.ps.iter().map(|p| p.due.load(Acquire)).min().unwrap_or(NEVER);
+        ps.min(self.sleepers_due.load(Acquire))
+    }
+
+    /// A sleeper was inserted that is due at `when`: the keeper must not sleep longer.
+    #[inline]
+    pub(crate) fn timer_inserted(&'static self, when: u64) {
+        idle::timer_inserted(self, when);
+    }
+
+    /// The sleepers that have no P.
+    pub(crate) fn lock_sleepers(&self) -> MutexGuard<'_, Heap> {
+        self.sleepers.lock()
+    }
+
+    /// Says when the earliest of the sleepers without a P is due; the caller holds their lock.
+    pub(crate) fn publish_sleepers(&self, heap: &Heap) {
+        self.sleepers_due.store(heap.earliest(), SeqCst);
+    }
+
+    /// A number for a goroutine that a thread without a P spawns.
+    fn fresh_id(&self) -> u64 {
+        self.next_id.fetch_add(1, Relaxed)
+    }
+}
+
+/// The pusher's fence between "push" and "look for sleepers", where it needs one: in membarrier mode the sleeper pays.
+#[inline(always)]
+fn pusher_fence() {
+    if baton_alloc::latch::mode() == baton_alloc::latch::Mode::Fence {
+        fence(SeqCst);
+    }
+}

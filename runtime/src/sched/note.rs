@@ -1,0 +1,37 @@
+//! What an M sleeps on: a wake-up that is not lost if it comes first.
+
+use baton_alloc::futex;
+use std::{
+    sync::atomic::{
+        AtomicU32,
+        Ordering::{Acquire, Release},
+    },
+    time::Duration,
+};
+
+/// A one-shot wake-up, cleared by the sleeper that got it.
+#[derive(Debug)]
+pub(crate) struct Note(AtomicU32);
+
+impl Note {
+    pub(crate) const fn new() -> Self {
+        Self(AtomicU32::new(0))
+    }
+
+    /// Sleeps until [`wake`](Self::wake) (`true`) or, if a timeout is given, until that has passed (`false`).
+    pub(crate) fn sleep(&self, timeout: Option<Duration>) -> bool {
+        while self.0.load(Acquire) == 0 {
+            if !futex::wait(&self.0, 0, timeout) {
+                return self.0.swap(0, Acquire) != 0;
+            }
+        }
+        self.0.store(0, Release);
+        true
+    }
+
+    /// Wakes the sleeper, or whoever sleeps next.
+    pub(crate) fn wake(&self) {
+        self.0.store(1, Release);
+        futex::wake(&self.0, 1);
+    }
+}

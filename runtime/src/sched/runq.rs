@@ -1,0 +1,185 @@
+//! A P's own queue: a ring of 256 runnable goroutines, and one more that runs next.
+//!
+//! ```text
+//!        head ──▶ ┌───┬───┬───┬───┬───┐ ◀── tail          next
+//!  pop (oldest)   │ G │ G │ G │ G │   │   push            │ G │  made ready by the goroutine that runs now
+//!                 └───┴───┴───┴───┴───┘                   └───┘
+//! ```
+//!
+//! # Invariants
+//!
+//! 1. Only the owner of the P changes the queue: its M inside a section, or a taker (see `baton_alloc::latch`). So there
+//!    is no compare-and-swap here.
+//! 2. Anybody may look: head, tail and `next` are atomics. What they see is a guess, good enough to decide whether a look
+//!    under the latch is worth it; and a sleeper's barrier makes it exact (see `README.md`, "The sleeper pays").
+
+use crate::g::G;
+use std::{
+    ptr,
+    sync::atomic::{
+        AtomicPtr, AtomicU32,
+        Ordering::{Acquire, Relaxed, Release},
+    },
+};
+
+/// Slots of the ring. A power of two, so that positions may wrap.
+pub(crate) const RING: usize = 256;
+
+/// How many goroutines leave the ring at once when it overflows.
+pub(crate) const HALF: usize = RING / 2;
+
+#[derive(Debug)]
+pub(crate) struct RunQueue {
+    head: AtomicU32,
+    tail: AtomicU32,
+    next: AtomicPtr<G>,
+    ring: [AtomicPtr<G>; RING],
+}
+
+/// The ring is full.
+#[derive(Debug)]
+pub(crate) struct Full;
+
+impl RunQueue {
+    pub(crate) fn new() -> Self {
+        Self {
+            head: AtomicU32::new(0),
+            tail: AtomicU32::new(0),
+            next: AtomicPtr::new(ptr::null_mut()),
+            ring: [const { AtomicPtr::new(ptr::null_mut()) }; RING],
+        }
+    }
+
+    /// How many goroutines the ring holds, `next` not counted: a guess unless the caller owns the P.
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        let head = self.head.load(Acquire);
+        self.tail.load(Acquire).wrapping_sub(head) as usize
+    }
+
+    /// Whether a goroutine runs next: a guess unless the caller owns the P.
+    #[inline]
+    pub(crate) fn has_next(&self) -> bool {
+        !self.next.load(Relaxed).is_null()
+    }
+
+    /// Adds `g` at the end.
+    ///
+    /// # Safety
+    ///
+    /// The caller owns the P (invariant 1) and `g`.
+    #[inline]
+    pub(crate) unsafe fn push(&self, g: *mut G) -> Result<(), Full> {
+        let tail = self.tail.load(Relaxed);
+        if tail.wrapping_sub(self.head.load(Relaxed)) as usize == RING {
+            return Err(Full);
+        }
+        self.ring[tail as usize % RING].store(g, Relaxed);
+        self.tail.store(tail.wrapping_add(1), Release);
+        Ok(())
+    }
+
+    /// Takes the oldest, or null.
+    ///
+    /// # Safety
+    ///
+    /// The caller owns the P (invariant 1).
+    #[inline]
+    pub(crate) unsafe fn pop(&self) -> *mut G {
+        let head = self.head.load(Relaxed);
+        if head == self.tail.load(Relaxed) {
+            return ptr::null_mut();
+        }
+        self.head.store(head.wrapping_add(1), Release);
+        self.ring[head as usize % RING].load(Relaxed)
+    }
+
+    /// Makes `g` (or nobody, if null) run next; gives who would have.
+    ///
+    /// # Safety
+    ///
+    /// The caller owns the P (invariant 1) and `g`.
+    #[inline]
+    pub(crate) unsafe fn swap_next(&self, g: *mut G) -> *mut G {
+        let old = self.next.load(Relaxed);
+        self.next.store(g, Release);
+        old
+    }
+
+    /// Takes up to `into.len()` of the oldest and says how many.
+    ///
+    /// # Safety
+    ///
+    /// The caller owns the P (invariant 1).
+    pub(crate) unsafe fn pop_some(&self, into: &mut [*mut G]) -> usize {
+        let mut n = 0;
+        for slot in into {
+            // SAFETY: as the caller promised.
+            let g = unsafe { self.pop() };
+            if g.is_null() {
+                break;
+            }
+            *slot = g;
+            n += 1;
+        }
+        n
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fake(n: usize) -> *mut G {
+        ptr::without_provenance_mut(n)
+    }
+
+    #[test]
+    fn first_in_first_out_across_the_wrap() {
+        let q = RunQueue::new();
+        for round in 0..5 {
+            for i in 1..=200 {
+                // SAFETY: the queue is this test's own, and nobody follows the pointers.
+                unsafe { q.push(fake(round * 1000 + i)) }.unwrap();
+            }
+            assert_eq!(q.len(), 200);
+            for i in 1..=200 {
+                // SAFETY: as above.
+                assert_eq!(unsafe { q.pop() }, fake(round * 1000 + i));
+            }
+            // SAFETY: as above.
+            assert!(unsafe { q.pop() }.is_null());
+        }
+    }
+
+    #[test]
+    fn full_is_said_and_half_can_leave() {
+        let q = RunQueue::new();
+        for i in 1..=RING {
+            // SAFETY: the queue is this test's own, and nobody follows the pointers.
+            unsafe { q.push(fake(i)) }.unwrap();
+        }
+        // SAFETY: as above.
+        assert!(unsafe { q.push(fake(9999)) }.is_err());
+        let mut out = [ptr::null_mut(); HALF];
+        // SAFETY: as above.
+        assert_eq!(unsafe { q.pop_some(&mut out) }, HALF);
+        assert_eq!(out[0], fake(1));
+        assert_eq!(out[HALF - 1], fake(HALF));
+        assert_eq!(q.len(), HALF);
+    }
+
+    #[test]
+    fn next_is_one_slot() {
+        let q = RunQueue::new();
+        // SAFETY: the queue is this test's own, and nobody follows the pointers.
+        unsafe {
+            assert!(q.swap_next(fake(1)).is_null());
+            assert!(q.has_next());
+            assert_eq!(q.swap_next(fake(2)), fake(1));
+            assert_eq!(q.swap_next(ptr::null_mut()), fake(2));
+        }
+        assert!(!q.has_next());
+        assert_eq!(q.len(), 0);
+    }
+}

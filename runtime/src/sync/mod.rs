@@ -1,0 +1,5 @@
+//! Synchronization that parks goroutines, and threads alike.
+
+mod wait_group;
+
+pub use wait_group::WaitGroup;

@@ -1,0 +1,135 @@
+//! Time: sleeping goroutines.
+//!
+//! ```text
+//!   sleep ─▶ the P's heap (carried along when P moves) ─▶ due ─▶ fired by the owner, by a thief, or by the keeper
+//!         └▶ the shared heap, for a goroutine without a P
+//! ```
+//!
+//! Who sees to it that a timer is not missed: the owner, each time it is out of work and every 61st switch; one idle M,
+//! the keeper, which sleeps until the earliest timer of all; and the sysmon, for Ps whose M does not get on.
+
+pub(crate) mod heap;
+
+use crate::{
+    g::G,
+    m::{self, M},
+    p::{Own, P},
+    park::{park_goroutine, yield_now},
+    sched::{self, Sched, checkpoint},
+};
+use heap::{Heap, NEVER, Room, Sleeper};
+use std::{
+    ptr::NonNull,
+    sync::atomic::Ordering::{Relaxed, Release},
+    time::Duration,
+};
+
+/// Nanoseconds of the monotonic clock.
+pub(crate) fn now() -> u64 {
+    let mut spec = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: writes one timespec.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut spec) };
+    spec.tv_sec.unsigned_abs() * 1_000_000_000 + spec.tv_nsec.unsigned_abs()
+}
+
+/// Lets at least `duration` pass. Only the calling goroutine (or, in a plain thread, the thread) waits.
+///
+/// Zero is a [`yield_now`]. A sleep of centuries ends never.
+///
+/// ```
+/// use std::time::{Duration, Instant};
+///
+/// baton::run(|| {
+///     let start = Instant::now();
+///     baton::time::sleep(Duration::from_millis(2));
+///     assert!(start.elapsed() >= Duration::from_millis(2));
+/// });
+/// ```
+pub fn sleep(duration: Duration) {
+    checkpoint();
+    let Some((m, g)) = m::current_goroutine().filter(|_| !std::thread::panicking()) else {
+        return sched::blocking(|| std::thread::sleep(duration));
+    };
+    if duration.is_zero() {
+        return yield_now();
+    }
+    let nanos = u64::try_from(duration.as_nanos()).unwrap_or(NEVER);
+    let sleeper = Sleeper {
+        when: now().saturating_add(nanos).min(NEVER - 1),
+        g: g.as_ptr(),
+    };
+    park_goroutine(m, move || {
+        insert(m, sleeper);
+        true
+    });
+}
+
+/// Leaves a sleeper with this M's P, or with nobody's if it has none. On g0.
+fn insert(m: &'static M, mut sleeper: Sleeper) {
+    loop {
+        let mut room_for = 0;
+        // SAFETY: this thread's M; a push that does not grow the heap.
+        let pushed = unsafe {
+            m.with_p(|p, own| {
+                let pushed = own.sleepers.push(sleeper);
+                room_for = own.sleepers.capacity();
+                p.due.store(own.sleepers.earliest(), Release);
+                pushed
+            })
+        };
+        match pushed {
+            Some(Ok(())) => break,
+            Some(Err(back)) => {
+                sleeper = back;
+                let mut room = Some(Room::twice(room_for));
+                // SAFETY: this thread's M; moving the sleepers over is plain copying.
+                let old = unsafe { m.with_p(|_, own| room.take().map(|room| own.sleepers.replace(room))) };
+                drop(old); // outside the section
+            }
+            None => {
+                insert_shared(m.sched, sleeper);
+                break;
+            }
+        }
+    }
+    m.sched.timer_inserted(sleeper.when);
+}
+
+fn insert_shared(sched: &Sched, mut sleeper: Sleeper) {
+    let mut heap = sched.lock_sleepers();
+    while let Err(back) = heap.push(sleeper) {
+        sleeper = back;
+        let room = Room::twice(heap.capacity());
+        drop(heap.replace(room));
+    }
+    sched.publish_sleepers(&heap);
+}
+
+/// Takes the goroutines that are due at `now` off the P's heap, as many as fit `into`, and says how many.
+///
+/// The caller owns the P.
+#[inline]
+pub(crate) fn pop_due(p: &P, own: &mut Own, now: u64, into: &mut [*mut G]) -> usize {
+    let mut n = 0;
+    while n < into.len()
+        && let Some(sleeper) = own.sleepers.pop_due(now)
+    {
+        into[n] = sleeper.g;
+        n += 1;
+    }
+    p.due.store(own.sleepers.earliest(), Release);
+    p.timers_due.store(false, Relaxed);
+    n
+}
+
+/// Takes one goroutine that is due at `now` off the shared heap.
+pub(crate) fn pop_due_shared(sched: &Sched, now: u64) -> Option<NonNull<G>> {
+    let mut heap = sched.lock_sleepers();
+    let sleeper = pop(&mut heap, now);
+    sched.publish_sleepers(&heap);
+    sleeper
+}
+
+fn pop(heap: &mut Heap, now: u64) -> Option<NonNull<G>> {
+    NonNull::new(heap.pop_due(now)?.g)
+}
