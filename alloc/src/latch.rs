@@ -359,12 +359,11 @@ impl P {
     #[must_use]
     pub fn m(&self) -> Option<&'static M> {
         let m = self.m.load(Ordering::Relaxed);
-        // SAFETY: what is neither NONE nor TAKEN is an M, and Ms are never freed.
         if m == NONE || m == TAKEN {
-            None
-        } else {
-            unsafe { m.as_ref() }
+            return None;
         }
+        // SAFETY: what is neither NONE nor TAKEN is an M, and Ms are never freed.
+        unsafe { m.as_ref() }
     }
 
     /// Takes this P from the M that runs it, if that M is in no section now: one [`suspect`](Self::suspect), one

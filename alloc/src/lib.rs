@@ -1,17 +1,117 @@
-//! Baton's memory.
+//! Baton's memory: one heap for objects and for the stacks of goroutines.
+//!
+//! ```text
+//!   thread ─ M ─ latch ─▶ P ─▶ mcache          lists of free objects, one pair a size class        no lock
+//!                                │  ▲ refill / flush, in batches
+//!                                ▼  │
+//!                             mcentral         the spans of one size class that have objects in    one lock a class
+//!                                │  ▲ a span / an empty span
+//!                                ▼  │
+//!                              mheap           pages of 8 KiB, lowest address first                one lock
+//!      stacks ◀─ manual spans ───┤  ▲
+//!                                ▼  │
+//!                             arenas           64 MiB of address space each, for objects or stacks
+//!                                │  ▲ mmap / MADV_DONTNEED
+//!                                ▼  │
+//!                          operating system
+//! ```
+//!
+//! The terms and the levels are those of Go's allocator (`runtime/malloc.go`) and of TCMalloc.
+//!
+//! **The way down, `alloc`.** The [`Layout`](core::alloc::Layout) gives the size class (`sizeclass`). The thread's M
+//! opens a section of the [`latch`] and pops an object from the list of the [`mcache`](mcache) that its P carries. If the list is
+//! empty it leaves the section, takes a batch from the class's mcentral, enters again and installs the batch in whatever
+//! cache is bound to it by then. The mcentral takes objects from the fullest span that has some in; if there is none it
+//! gets a new span from the [`mheap`], which takes the lowest free run of pages, from a new arena if need be. Objects
+//! larger than 32 KiB are spans of their own.
+//!
+//! **The way up, `free`.** The `Layout` gives the class here as well, so the object goes onto the list of the freeing
+//! thread's own cache, wherever it came from. Two full lists: one goes back to the mcentral, object by object into their
+//! spans. A span with all objects in goes back to the mheap; runs of 1 MiB and more give their physical pages back at
+//! once.
+//!
+//! **Who has no P.** Each thread gets a *lease* at its first allocation ([`lease`]): an M, and a private P with an mcache.
+//! Threads of the scheduler give it back when they bind a processor, and take it again when the processor is taken from
+//! them. In between, for the moment in which a thief holds the P, and in signal handlers that interrupted a section, the
+//! mcentral serves single objects.
+//!
+//! **Locks** are taken in this order, and never one of the same rank under another:
+//!
+//! ```text
+//!   P.lock < lease < mcentral (one class at a time) < mheap < fixalloc < persist
+//! ```
+//!
+//! The allocator uses nothing that allocates: no thread-locals of std, no parking_lot. A thread finds its M in a word of
+//! its own ([`current`]); locks are futexes ([`Lock`]); fatal messages are put together on the stack.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`latch`], [`current`], `lock`, `sync` | who may touch what a P owns; which M this thread is; a lock that never allocates |
+//! | `malloc`, `global` | dispatch, and the `GlobalAlloc` on top of it |
+//! | `lease` | threads without a processor |
+//! | `sizeclass` | the table of classes, computed at compile time |
+//! | `mcache`, `mcentral`, `mspan`, `mheap` | the levels |
+//! | `pagealloc`, `pagebits`, `arena` | runs of pages, from bitmaps; from an address to its span |
+//! | `fixalloc` | metadata: type-stable records outside the arenas |
+//! | `guarded`, `fork` | data behind a lock, the order of locks, and what fork does about them |
+//! | `stats`, `snapshot` | what the heap holds; a picture of a cache |
+//! | `sys` | the operating system |
 
 #[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
 compile_error!("baton-alloc supports Linux on x86-64 and aarch64 only");
 
+// The model checker knows atomics and threads alone: under its cfg there is the latch and what it stands on.
+#[cfg(not(baton_loom))]
+mod arena;
 #[cfg(not(baton_loom))]
 pub mod current;
+#[cfg(not(baton_loom))]
+pub mod fixalloc;
+#[cfg(not(baton_loom))]
+mod fork;
+#[cfg(not(baton_loom))]
+mod global;
+#[cfg(not(baton_loom))]
+mod guarded;
 pub mod latch;
+#[cfg(not(baton_loom))]
+pub mod lease;
 mod lock;
 #[cfg(not(baton_loom))]
+mod malloc;
+#[cfg(not(baton_loom))]
 pub mod mcache;
+#[cfg(not(baton_loom))]
+mod mcentral;
+#[cfg(not(baton_loom))]
+pub mod mheap;
+#[cfg(not(baton_loom))]
+mod mspan;
+#[cfg(not(baton_loom))]
+mod pagealloc;
+#[cfg(not(baton_loom))]
+mod pagebits;
+#[cfg(all(test, not(baton_loom)))]
+mod rng;
+#[cfg(not(baton_loom))]
+mod sizeclass;
+#[cfg(not(baton_loom))]
+mod snapshot;
+#[cfg(not(baton_loom))]
+mod stats;
 mod sync;
 mod sys;
 
 pub use lock::Lock;
 #[cfg(not(baton_loom))]
-pub use sys::futex;
+pub use {
+    arena::{ARENA, ArenaKind},
+    fixalloc::Fixalloc,
+    global::Alloc,
+    malloc::{free, malloc, malloc_zeroed, realloc},
+    mcache::{CacheCounts, Mcache, new_cache},
+    sizeclass::{CLASSES, MAX_SMALL, PAGE},
+    snapshot::{Snapshot, snapshot},
+    stats::{Stats, stats},
+    sys::futex,
+};

@@ -16,11 +16,14 @@ const HELD: u32 = 1;
 const CONTENDED: u32 = 2;
 
 /// Turns of the spin before a thread sleeps: about a microsecond, longer than any section under these locks lasts.
+#[cfg(not(baton_loom))]
 const SPINS: u32 = 40;
+#[cfg(baton_loom)]
+const SPINS: u32 = 0;
 
 /// A mutex without data, poisoning or allocation.
 #[derive(Debug)]
-pub struct Lock(AtomicU32);
+pub struct Lock(AtomicU32, #[cfg(baton_loom)] crate::sync::Futex);
 
 impl Lock {
     /// A free lock.
@@ -34,7 +37,7 @@ impl Lock {
     #[cfg(baton_loom)]
     #[must_use]
     pub fn new() -> Self {
-        Self(AtomicU32::new(FREE))
+        Self(AtomicU32::new(FREE), crate::sync::Futex::default())
     }
 
     /// Takes the lock if that needs no waiting.
@@ -66,7 +69,7 @@ impl Lock {
             #[cfg(not(baton_loom))]
             crate::sys::futex::wait(&self.0, CONTENDED, None);
             #[cfg(baton_loom)]
-            spin_loop();
+            self.1.wait(&self.0, CONTENDED);
         }
     }
 
@@ -80,6 +83,8 @@ impl Lock {
         if self.0.swap(FREE, Ordering::Release) == CONTENDED {
             #[cfg(not(baton_loom))]
             crate::sys::futex::wake(&self.0, 1);
+            #[cfg(baton_loom)]
+            self.1.wake();
         }
     }
 

@@ -86,7 +86,7 @@ pub struct Metrics {
     pub mcache_bytes: u64,
     /// Bytes of address space that come from the system, now.
     pub reserved_bytes: u64,
-    /// Bytes of it in spans of objects, now.
+    /// Bytes of live objects, now.
     pub object_bytes: u64,
     /// Bytes of it in stacks, now: mostly address space that was never touched.
     pub stack_bytes: u64,
@@ -132,12 +132,12 @@ pub fn metrics() -> Metrics {
         membarrier_mode: latch::mode() == Mode::Membarrier,
         threads: sched.sysmon.ms().into(),
         sysmon_rounds: sched.sysmon.rounds.load(Relaxed),
-        mcache_hits: memory.mcache_hits,
-        mcache_refills: memory.mcache_refills,
-        mcache_bytes: memory.cached_bytes,
-        reserved_bytes: memory.reserved_bytes,
-        object_bytes: memory.object_bytes,
-        stack_bytes: memory.stack_bytes,
+        mcache_hits: memory.hits,
+        mcache_refills: memory.refills,
+        mcache_bytes: memory.cached_bytes as u64,
+        reserved_bytes: memory.mapped_bytes as u64,
+        object_bytes: (memory.small_live_bytes + memory.large_bytes) as u64,
+        stack_bytes: memory.stack_bytes as u64,
         stacks: stacks.carved as u64,
         free_stacks: stacks.free.iter().map(|&n| n as u64).collect(),
         stack_doublings: stacks.doublings,

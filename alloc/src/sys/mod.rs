@@ -2,9 +2,21 @@
 //!
 //! | file | contract |
 //! |---|---|
+//! | `die` | the last words of the process: formatted on the stack, written, abort; never allocates |
+//! | `errno` | a system call of the allocator leaves the thread's `errno` as it was |
 //! | `futex` | wait for a word to change, wake its waiters; never allocates |
+//! | `mem` | address space and physical pages: map, unmap, discard, with a table of states |
 //! | `membarrier` | a full fence on every running thread of this process, or the news that the kernel refuses it |
+//! | `thread` | who this thread is, whether another is dead, what runs when it ends, signals held off, fork |
 
 #[cfg(not(baton_loom))]
+pub(crate) mod die;
+#[cfg(not(baton_loom))]
+pub(crate) mod errno;
+#[cfg(not(baton_loom))]
 pub mod futex;
+#[cfg(not(baton_loom))]
+pub(crate) mod mem;
 pub(crate) mod membarrier;
+#[cfg(not(baton_loom))]
+pub(crate) mod thread;

@@ -1,0 +1,297 @@
+//! Dispatch: where a request goes.
+//!
+//! ```text
+//!   malloc(layout) ─ class? ─ none ──────────────────────────────────────▶ mheap: a span of its own
+//!                      │ one of 67
+//!                      ▼
+//!                this thread's M ─ none: attach (lease)
+//!                      │ inside a section already: a signal handler ─────▶ mcentral, one object
+//!                      ▼ enter
+//!                    its P ─ none: look home ─ back: enter again
+//!                      │                     ─ gone: bind the lease, enter again
+//!                      │                     ─ busy (a thief has it) ────▶ mcentral, one object
+//!                      ▼
+//!                   its mcache: pop ─ empty: leave, take a batch from the mcentral, enter again, install it in
+//!                                            whatever cache is bound by then
+//! ```
+//!
+//! Free goes the same way. Nothing here waits for a P: who has none is served all the same.
+//!
+//! # Signal handlers
+//!
+//! A handler may allocate. If it interrupted a section, the lists are in the middle of a change, and the mcentral serves
+//! it. If it interrupted code that holds a lock of the allocator, and its own request needs a lock, then it can never be
+//! served: it dies with a message instead of waiting for itself. (What the lists can serve is served even then.)
+
+use crate::{
+    current,
+    latch::{Home, M, P},
+    lease,
+    mcache::{Chain, Mcache, Popped},
+    mcentral::{self, Batch},
+    mheap,
+    sizeclass::{Class, PAGE},
+    sys::die::die,
+};
+use core::{
+    alloc::Layout,
+    ptr::{self, NonNull},
+    sync::atomic::Ordering::Relaxed,
+};
+
+/// How often a request looks again for its P, before the mcentral serves it directly.
+const TRIES: u32 = 4;
+
+/// Memory for `layout`, or null. Independent of the program's global allocator.
+///
+/// A layout of size 0 gets memory as well, that wants to be freed. May be called from anywhere, but inside a section it
+/// is slow, since it takes a lock there (and a section should not do that).
+#[inline]
+#[must_use]
+pub fn malloc(layout: Layout) -> *mut u8 {
+    match Class::of(not_empty(layout)) {
+        Some(class) => alloc_small(class),
+        None => alloc_large(layout).map_or(ptr::null_mut(), |large| large.base.as_ptr()),
+    }
+}
+
+/// Frees what [`malloc`] or [`realloc`] gave.
+///
+/// # Safety
+///
+/// `object` came from one of them, with this layout (as changed by `realloc`), and nobody uses it any more.
+#[inline]
+pub unsafe fn free(object: *mut u8, layout: Layout) {
+    let Some(object) = NonNull::new(object) else { return };
+    match Class::of(not_empty(layout)) {
+        // SAFETY: as the caller promised.
+        Some(class) => unsafe { free_small(class, object) },
+        None => {
+            check_unlocked();
+            // SAFETY: as the caller promised.
+            unsafe { mheap::free_large(object) };
+        }
+    }
+}
+
+/// As [`malloc`], but the memory is zero. Large objects from pages that nobody has written to are not zeroed again.
+#[inline]
+#[must_use]
+pub fn malloc_zeroed(layout: Layout) -> *mut u8 {
+    match Class::of(not_empty(layout)) {
+        Some(class) => {
+            let object = alloc_small(class);
+            if !object.is_null() {
+                // SAFETY: the object is new and has at least this size.
+                unsafe { object.write_bytes(0, layout.size()) };
+            }
+            object
+        }
+        None => match alloc_large(layout) {
+            Some(large) => {
+                if !large.zeroed {
+                    // SAFETY: as above.
+                    unsafe { large.base.write_bytes(0, layout.size()) };
+                }
+                large.base.as_ptr()
+            }
+            None => ptr::null_mut(),
+        },
+    }
+}
+
+/// Makes an object `new_size` bytes long, moving it if need be. Null: out of memory, and the object is as it was.
+///
+/// # Safety
+///
+/// `object` is as for [`free`]; what comes back takes its place, with the new size and the same alignment.
+#[inline]
+#[must_use]
+pub unsafe fn realloc(object: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+    let Ok(new_layout) = Layout::from_size_align(new_size, layout.align()) else {
+        return ptr::null_mut();
+    };
+    let Some(old) = NonNull::new(object) else {
+        return malloc(new_layout);
+    };
+    match (Class::of(not_empty(layout)), Class::of(not_empty(new_layout))) {
+        (Some(before), Some(now)) if before == now => return object,
+        (None, None) => {
+            check_unlocked();
+            // SAFETY: as the caller promised.
+            if unsafe { mheap::resize_large(old, pages(new_size)) } {
+                return object;
+            }
+        }
+        _ => {}
+    }
+    let new = malloc(new_layout);
+    if !new.is_null() {
+        // SAFETY: both objects are at least this long; the new one is not the old one, which is freed only then.
+        unsafe {
+            new.copy_from_nonoverlapping(object, layout.size().min(new_size));
+            free(object, layout);
+        }
+    }
+    new
+}
+
+/// A layout of no bytes takes one, so that its alignment counts.
+#[inline(always)]
+const fn not_empty(layout: Layout) -> Layout {
+    match Layout::from_size_align(1, layout.align()) {
+        Ok(one) if layout.size() == 0 => one,
+        _ => layout,
+    }
+}
+
+/// The pages that a large object of this size takes.
+fn pages(size: usize) -> usize {
+    size.max(1).div_ceil(PAGE)
+}
+
+#[cold]
+fn alloc_large(layout: Layout) -> Option<mheap::Large> {
+    // Here rather than at the first small object: a thread's M also notes which locks it holds.
+    lease::try_attach();
+    check_unlocked();
+    mheap::alloc_large(pages(layout.size()), layout.align().div_ceil(PAGE))
+}
+
+/// Dies if this thread holds a lock of the allocator: then this is a signal handler that interrupted the allocator.
+fn check_unlocked() {
+    if current::m().is_some_and(|m| m.locked.load(Relaxed) != 0) {
+        die(format_args!(
+            "a signal handler allocated or freed memory while the code that it interrupted held a lock of the allocator; \
+             it would wait for itself for ever. Signal handlers must not allocate (man 7 signal-safety)"
+        ));
+    }
+}
+
+/// One section on the mcache that is bound to the M now. `None`, with `f` not called, if there is none.
+///
+/// # Safety
+///
+/// `m` is the calling thread's, and no section of it is open. `f` does what a section may do.
+#[inline(always)]
+unsafe fn section<R>(m: &M, f: impl FnOnce(&Mcache) -> R) -> Option<R> {
+    // SAFETY: as the caller promised; `leave` follows below.
+    let p: Option<&P> = unsafe { m.enter() };
+    // SAFETY: a P that an M runs carries an mcache, and caches are never freed.
+    let result = p.map(|p| f(unsafe { &*p.cache() }));
+    m.leave();
+    result
+}
+
+#[inline(always)]
+pub(crate) fn alloc_small(class: Class) -> *mut u8 {
+    if let Some(m) = current::m()
+        && !m.is_inside()
+        // SAFETY: this thread's M, no section open; popping is a few loads and stores.
+        && let Some(Some(object)) = unsafe { section(m, |cache| cache.pop(class)) }
+    {
+        return object.as_ptr();
+    }
+    alloc_slow(class)
+}
+
+/// # Safety
+///
+/// The object is the caller's, and of this class.
+#[inline(always)]
+pub(crate) unsafe fn free_small(class: Class, object: NonNull<u8>) {
+    if let Some(m) = current::m()
+        && !m.is_inside()
+        // SAFETY: this thread's M, no section open; pushing is a few loads and stores. The object is as promised.
+        && let Some(true) = unsafe { section(m, |cache| cache.push(class, object)) }
+    {
+        return;
+    }
+    // SAFETY: as the caller promised.
+    unsafe { free_slow(class, object) };
+}
+
+/// Calls `f` on the mcache of this thread in a section, attaching the thread and looking for its P as need be. `None`,
+/// with `f` not called, if it cannot have one now.
+///
+/// # Safety
+///
+/// `f` does what a section may do.
+unsafe fn with_cache<R>(mut f: impl FnMut(&Mcache) -> R) -> Option<R> {
+    for _ in 0..TRIES {
+        let m = lease::try_attach()?;
+        if m.is_inside() {
+            return None;
+        }
+        // SAFETY: this thread's M, no section open; `f` is as promised.
+        let result = unsafe { section(m, &mut f) };
+        if result.is_some() {
+            return result;
+        }
+        // SAFETY: this thread's M, no section open.
+        let found = match unsafe { m.look_home(false) } {
+            Home::Back => true,
+            // SAFETY: as above, and bound to nothing.
+            Home::Gone => unsafe { lease::rebind(m) },
+            Home::Busy => false,
+        };
+        if !found {
+            return None;
+        }
+    }
+    None
+}
+
+#[cold]
+#[inline(never)]
+fn alloc_slow(class: Class) -> *mut u8 {
+    // SAFETY: moving a list and planning are a few loads and stores.
+    let object = match unsafe { with_cache(|cache| cache.pop_or_plan(class)) } {
+        Some(Popped::Object(object)) => Some(object),
+        Some(Popped::Want(want)) => refill(class, want),
+        None => {
+            check_unlocked();
+            mcentral::alloc_direct(class)
+        }
+    };
+    object.map_or(ptr::null_mut(), NonNull::as_ptr)
+}
+
+/// Gets objects from the mcentral: one for the program, the rest for the mcache that is bound by then.
+fn refill(class: Class, want: usize) -> Option<NonNull<u8>> {
+    check_unlocked();
+    let mut batch = Batch::new();
+    mcentral::take(class, want, &mut batch);
+    let (&first, rest) = batch.objects().split_first()?;
+    // SAFETY: the objects are ours and free.
+    let chain = unsafe { Chain::link(rest) };
+    // SAFETY: installing is a few loads and stores, and the chain's memory has been touched; the objects are ours.
+    if unsafe { with_cache(|cache| cache.install(class, &chain)) }.is_none() {
+        // SAFETY: the objects are ours.
+        unsafe { mcentral::give(class, rest) };
+        mcentral::count_direct_alloc(class);
+    }
+    Some(first)
+}
+
+/// # Safety
+///
+/// The object is the caller's, and of this class.
+#[cold]
+#[inline(never)]
+unsafe fn free_slow(class: Class, object: NonNull<u8>) {
+    // SAFETY: pushing and moving lists are a few loads and stores; `f` is called once, and the object is as promised.
+    match unsafe { with_cache(|cache| cache.push_or_rotate(class, object)) } {
+        Some(None) => {}
+        Some(Some(excess)) => {
+            check_unlocked();
+            // SAFETY: the objects were the cache's, and are ours now.
+            unsafe { excess.give(class) };
+        }
+        None => {
+            check_unlocked();
+            // SAFETY: as the caller promised.
+            unsafe { mcentral::free_direct(class, object) };
+        }
+    }
+}

@@ -1,0 +1,331 @@
+//! mheap: all pages of the process, behind one lock.
+//!
+//! ```text
+//!   mcentral ── alloc_span ──┐                       ┌── alloc_large, resize ── malloc
+//!                            ▼                       ▼
+//!   stacks ─── alloc_manual ─▶  lock ─ PageAlloc (objects)   PageAlloc (stacks)
+//!                                       arenas of 64 MiB      arenas of 64 MiB, no huge pages
+//! ```
+//!
+//! A *manual span* is a run of pages for a layer above (the stacks), which keeps track of it itself: it has no `Span`, so
+//! nothing in it can be freed as an object.
+//!
+//! **Physical pages** of a freed run go back to the kernel at once if the run is 1 MiB or longer, and stay with the heap,
+//! ready for the next span, if it is shorter. (A call to the kernel and the page faults that follow cost less than
+//! writing to a mebibyte does.) What went back reads as zero when it is handed out again, and the heap knows it.
+
+use crate::{
+    arena::{self, ArenaKind},
+    fixalloc::Fixalloc,
+    guarded::{Guarded, Rank},
+    mspan::Span,
+    pagealloc::{Hints, PageAlloc},
+    sizeclass::{Class, PAGE},
+    sys::{die::die, mem},
+};
+use core::ptr::{self, NonNull};
+
+/// Runs of this many pages and more give their physical pages back as soon as they are freed.
+const DISCARD: usize = (1 << 20) / PAGE;
+
+/// What the lock guards.
+pub(crate) struct Mheap {
+    objects: PageAlloc,
+    stacks: PageAlloc,
+    pub(crate) counts: Counts,
+}
+
+/// Pages and large objects, for the statistics.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Counts {
+    /// Pages in spans of small objects.
+    pub(crate) small_pages: usize,
+    /// Pages in large objects.
+    pub(crate) large_pages: usize,
+    /// Pages in manual spans of object arenas.
+    pub(crate) manual_pages: usize,
+    /// Pages in manual spans of stack arenas.
+    pub(crate) stack_pages: usize,
+    pub(crate) large_allocs: u64,
+    pub(crate) large_frees: u64,
+}
+
+static OBJECT_HINTS: Hints = Hints::new();
+static STACK_HINTS: Hints = Hints::new();
+
+static MHEAP: Guarded<Mheap> = Guarded::new(
+    Rank::Mheap,
+    Mheap {
+        objects: PageAlloc::new(ArenaKind::Object, &OBJECT_HINTS),
+        stacks: PageAlloc::new(ArenaKind::Stack, &STACK_HINTS),
+        counts: Counts {
+            small_pages: 0,
+            large_pages: 0,
+            manual_pages: 0,
+            stack_pages: 0,
+            large_allocs: 0,
+            large_frees: 0,
+        },
+    },
+);
+
+static SPANS: Fixalloc<Span> = Fixalloc::new();
+
+/// A large object as it comes from the heap.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Large {
+    pub(crate) base: NonNull<u8>,
+    /// Whether every byte of it reads as zero.
+    pub(crate) zeroed: bool,
+}
+
+impl Mheap {
+    /// The page allocator for this kind, and the count of pages in its manual spans.
+    fn of(&mut self, kind: ArenaKind) -> (&mut PageAlloc, &mut usize) {
+        match kind {
+            ArenaKind::Object => (&mut self.objects, &mut self.counts.manual_pages),
+            ArenaKind::Stack => (&mut self.stacks, &mut self.counts.stack_pages),
+        }
+    }
+
+    /// A span in the object arenas that the arena map leads to, from `mapped` pages at its start.
+    fn span(
+        &mut self,
+        pages: usize,
+        align: usize,
+        class: Option<Class>,
+        mapped: usize,
+    ) -> Option<(&'static Span, bool)> {
+        let record = SPANS.alloc()?;
+        let Some(run) = self.objects.alloc(pages, align) else {
+            // SAFETY: made above, and nobody knows it.
+            unsafe { SPANS.free(record) };
+            return None;
+        };
+        // SAFETY: the record is large enough and ours.
+        unsafe { record.write(Span::new(run.base, pages, class)) };
+        let base = run.base.addr().get();
+        for (slot, start, n) in arena::pieces(base, mapped) {
+            if let Some(arena) = arena::at(slot) {
+                arena.set_span(start, n, record.as_ptr());
+            }
+        }
+        // SAFETY: initialised above; records of spans are never unmapped.
+        Some((unsafe { record.as_ref() }, run.zeroed))
+    }
+
+    /// Gives a span's pages back, and its record.
+    fn free_span(&mut self, span: &'static Span, mapped: usize, fresh: bool) {
+        let (base, pages) = (span.base(), span.pages());
+        for (slot, start, n) in arena::pieces(base.addr().get(), mapped) {
+            if let Some(arena) = arena::at(slot) {
+                arena.set_span(start, n, ptr::null_mut());
+            }
+        }
+        if !self.objects.free(base, pages, fresh) {
+            die(format_args!(
+                "the span at {base:p} of {pages} pages was freed twice: its metadata is corrupt"
+            ));
+        }
+        // SAFETY: it came from `SPANS`, and the map leads to it no more.
+        unsafe { SPANS.free(NonNull::from(span)) };
+    }
+}
+
+/// A span for objects of `class`. `None`: out of memory.
+pub(crate) fn alloc_span(class: Class) -> Option<&'static Span> {
+    let pages = class.info().pages.into();
+    MHEAP.with(|heap| {
+        let (span, _zeroed) = heap.span(pages, 1, Some(class), pages)?;
+        heap.counts.small_pages += pages;
+        Some(span)
+    })
+}
+
+/// Takes a span back of which all objects are in.
+///
+/// # Safety
+///
+/// The caller has taken it off its mcentral's list, and nobody has an object of it.
+pub(crate) unsafe fn free_span(span: &'static Span) {
+    MHEAP.with(|heap| {
+        let pages = span.pages();
+        heap.counts.small_pages -= pages;
+        heap.free_span(span, pages, false);
+    });
+}
+
+/// A large object of `pages` pages at a multiple of `align` pages. `None`: out of memory.
+pub(crate) fn alloc_large(pages: usize, align: usize) -> Option<Large> {
+    MHEAP.with(|heap| {
+        let (span, zeroed) = heap.span(pages, align, None, 1)?;
+        heap.counts.large_pages += pages;
+        heap.counts.large_allocs += 1;
+        Some(Large {
+            base: span.base(),
+            zeroed,
+        })
+    })
+}
+
+/// The span of a large object. Dies with a message if `object` is none.
+fn large_span(object: NonNull<u8>) -> &'static Span {
+    let span = arena::span_of(object)
+        // SAFETY: records of spans are never unmapped.
+        .map(|span| unsafe { span.as_ref() })
+        .filter(|span| span.class().is_none() && span.base() == object);
+    let Some(span) = span else {
+        die(format_args!(
+            "free or realloc of {object:p} as a large object, which it is not: it was freed before, or its Layout is not \
+             the one that it was allocated with, or another allocator made it"
+        ));
+    };
+    span
+}
+
+/// Frees a large object; see the module's header on its physical pages.
+///
+/// # Safety
+///
+/// The object is the caller's.
+pub(crate) unsafe fn free_large(object: NonNull<u8>) {
+    let span = large_span(object);
+    let pages = span.pages();
+    // Outside the lock: nobody else can use these pages yet.
+    // SAFETY: the object is the caller's, who is done with it.
+    let fresh = pages >= DISCARD && unsafe { mem::discard(object, pages * PAGE) };
+    MHEAP.with(|heap| {
+        heap.counts.large_pages -= pages;
+        heap.counts.large_frees += 1;
+        heap.free_span(span, 1, fresh);
+    });
+}
+
+/// Makes a large object `pages` pages long without moving it: always possible to make it shorter; longer if the pages
+/// behind it are free.
+///
+/// # Safety
+///
+/// The object is the caller's.
+pub(crate) unsafe fn resize_large(object: NonNull<u8>, pages: usize) -> bool {
+    let span = large_span(object);
+    let before = span.pages();
+    if pages == before {
+        return true;
+    }
+    if pages > before {
+        return MHEAP.with(|heap| {
+            let extended = heap.objects.extend(object, before, pages);
+            if extended {
+                span.set_pages(pages);
+                heap.counts.large_pages += pages - before;
+            }
+            extended
+        });
+    }
+    let rest = before - pages;
+    // SAFETY: the object is `before` pages long, and the caller needs the rest of it no more.
+    let tail = unsafe { object.add(pages * PAGE) };
+    // SAFETY: as above.
+    let fresh = rest >= DISCARD && unsafe { mem::discard(tail, rest * PAGE) };
+    MHEAP.with(|heap| {
+        span.set_pages(pages);
+        heap.counts.large_pages -= rest;
+        let freed = heap.objects.free(tail, rest, fresh);
+        debug_assert!(freed, "the tail of a large object was free");
+    });
+    true
+}
+
+/// A run of `npages` pages of 8 KiB at a multiple of `align_pages` pages (a power of two), for the caller to manage.
+/// `None`: the address space, or a limit on it, is exhausted.
+///
+/// The memory is readable, writable and demand-paged; what is in it is unspecified, though pages that nobody had before
+/// read as zero.
+#[must_use]
+pub fn alloc_manual(npages: usize, align_pages: usize, kind: ArenaKind) -> Option<NonNull<u8>> {
+    if npages == 0 || !align_pages.is_power_of_two() {
+        return None;
+    }
+    MHEAP.with(|heap| {
+        let (pages, count) = heap.of(kind);
+        let run = pages.alloc(npages, align_pages)?;
+        *count += npages;
+        Some(run.base)
+    })
+}
+
+/// Takes a manual span back. Its physical pages go to the kernel if it is 1 MiB or longer.
+///
+/// # Safety
+///
+/// `base` came from [`alloc_manual`] with the same `npages` and `kind`, the caller is done with it, and all of it is
+/// readable and writable again: no guard is left in it.
+pub unsafe fn free_manual(base: NonNull<u8>, npages: usize, kind: ArenaKind) {
+    // SAFETY: the caller is done with the pages, and nobody else can use them yet.
+    let fresh = npages >= DISCARD && unsafe { mem::discard(base, npages * PAGE) };
+    MHEAP.with(|heap| {
+        let (pages, count) = heap.of(kind);
+        if !pages.free(base, npages, fresh) {
+            die(format_args!(
+                "the manual span at {base:p} of {npages} pages was freed twice, or is not one: free it once, with the \
+                 length and kind that it was allocated with"
+            ));
+        }
+        *count -= npages;
+    });
+}
+
+/// The counts, and the number of arenas of objects and of stacks.
+pub(crate) fn counts() -> (Counts, usize, usize) {
+    MHEAP.with(|heap| (heap.counts, heap.objects.arenas(), heap.stacks.arenas()))
+}
+
+/// The locks of this module, for fork.
+pub(crate) fn guards() -> (&'static Guarded<impl Sized>, &'static Guarded<impl Sized>) {
+    (&MHEAP, SPANS.guard())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn manual_spans_of_both_kinds() {
+        for kind in [ArenaKind::Object, ArenaKind::Stack] {
+            let a = alloc_manual(3, 1, kind).unwrap();
+            let b = alloc_manual(130, 128, kind).unwrap();
+            assert!(b.addr().get().is_multiple_of(128 * PAGE));
+            assert_eq!(arena::span_of(a), None, "a manual span is not a span of objects");
+            // SAFETY: both are ours, and that long.
+            unsafe {
+                a.write_bytes(1, 3 * PAGE);
+                b.write_bytes(2, 130 * PAGE);
+                assert_eq!(a.add(3 * PAGE - 1).read(), 1);
+                free_manual(a, 3, kind);
+                free_manual(b, 130, kind);
+            }
+        }
+        assert_eq!(alloc_manual(0, 1, ArenaKind::Stack), None);
+        assert_eq!(alloc_manual(1, 3, ArenaKind::Stack), None);
+        assert_eq!(alloc_manual(usize::MAX, 1, ArenaKind::Stack), None);
+    }
+
+    #[test]
+    fn a_large_object_shrinks_and_grows_in_place() {
+        let large = alloc_large(40, 1).unwrap();
+        // SAFETY: the object is ours and is as long as it is made here.
+        unsafe {
+            large.base.write_bytes(3, 40 * PAGE);
+            assert!(resize_large(large.base, 10));
+            assert!(resize_large(large.base, 10));
+            assert_eq!(large.base.add(10 * PAGE - 1).read(), 3);
+            if resize_large(large.base, 20) {
+                large.base.write_bytes(4, 20 * PAGE);
+            }
+            assert!(!resize_large(large.base, 1 << 40));
+            free_large(large.base);
+        }
+        assert_eq!(arena::span_of(large.base), None);
+    }
+}

@@ -1,0 +1,113 @@
+//! What the heap holds and what it did.
+//!
+//! The figures are read one after the other while other threads go on, each under its lock or as an atomic: each is true
+//! for a moment, and together they are exact only when nobody allocates.
+
+use crate::{
+    fixalloc, lease, mcache, mcentral, mheap,
+    sizeclass::{Class, PAGE},
+    sys::mem,
+};
+
+/// A reading of the heap's counters; see the module's header on how exact it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Bytes of address space from the operating system. Only what was written to takes memory.
+    pub mapped_bytes: usize,
+    /// Bytes of metadata, outside the arenas.
+    pub metadata_bytes: usize,
+    /// Arenas of 64 MiB for objects.
+    pub object_arenas: usize,
+    /// Arenas of 64 MiB for stacks.
+    pub stack_arenas: usize,
+    /// Bytes in spans of small objects.
+    pub small_span_bytes: usize,
+    /// Bytes in large objects.
+    pub large_bytes: usize,
+    /// Bytes in manual spans of object arenas.
+    pub manual_bytes: usize,
+    /// Bytes in manual spans of stack arenas.
+    pub stack_bytes: usize,
+    /// Bytes of small objects that are with the program.
+    pub small_live_bytes: usize,
+    /// Bytes of free small objects on the lists of mcaches.
+    pub cached_bytes: usize,
+    /// Bytes of free small objects in mcentrals.
+    pub central_bytes: usize,
+    /// Objects allocated, small and large.
+    pub allocs: u64,
+    /// Objects freed, small and large.
+    pub frees: u64,
+    /// Small objects allocated from an mcache's lists without asking an mcentral.
+    pub hits: u64,
+    /// Times that a list of an mcache was filled from an mcentral.
+    pub refills: u64,
+    /// Batches that went back from an mcache to an mcentral.
+    pub flushes: u64,
+    /// Small objects allocated without an mcache: the thread had no P at that moment.
+    pub direct_allocs: u64,
+    /// Small objects freed without an mcache.
+    pub direct_frees: u64,
+    /// Large objects allocated.
+    pub large_allocs: u64,
+    /// Large objects freed.
+    pub large_frees: u64,
+    /// Mcaches ever made, those of leases included.
+    pub caches: usize,
+    /// Leases ever made: as many as there were threads at a time, and a few more.
+    pub leases: usize,
+    /// Leases that belong to a thread now.
+    pub attached_leases: usize,
+}
+
+/// Reads the counters of the heap. Takes the allocator's locks one after the other; allocates nothing.
+#[must_use]
+pub fn stats() -> Stats {
+    let (heap, object_arenas, stack_arenas) = mheap::counts();
+    let (leases, attached_leases) = lease::counts();
+    let mut s = Stats {
+        mapped_bytes: mem::mapped(),
+        metadata_bytes: fixalloc::metadata_bytes(),
+        object_arenas,
+        stack_arenas,
+        small_span_bytes: heap.small_pages * PAGE,
+        large_bytes: heap.large_pages * PAGE,
+        manual_bytes: heap.manual_pages * PAGE,
+        stack_bytes: heap.stack_pages * PAGE,
+        allocs: heap.large_allocs,
+        frees: heap.large_frees,
+        large_allocs: heap.large_allocs,
+        large_frees: heap.large_frees,
+        leases,
+        attached_leases,
+        ..Stats::default()
+    };
+    for cache in mcache::all() {
+        // SAFETY: caches are never freed, and their counters are atomics.
+        let counts = unsafe { &*cache }.counts();
+        s.caches += 1;
+        s.hits += counts.hits;
+        s.refills += counts.refills;
+        s.flushes += counts.flushes;
+        s.cached_bytes += counts.cached_bytes;
+    }
+    for class in Class::all() {
+        let size = class.size();
+        let central = mcentral::counts(class);
+        let (mut allocs, mut frees) = (central.direct_allocs, central.direct_frees);
+        for cache in mcache::all() {
+            // SAFETY: as above.
+            let (a, f) = unsafe { &*cache }.totals_of(class);
+            allocs += a;
+            frees += f;
+        }
+        s.direct_allocs += central.direct_allocs;
+        s.direct_frees += central.direct_frees;
+        s.central_bytes += central.objects * size;
+        s.small_live_bytes += allocs.saturating_sub(frees) as usize * size;
+        s.allocs += allocs;
+        s.frees += frees;
+    }
+    s
+}

@@ -1,0 +1,169 @@
+//! Address space and physical pages.
+//!
+//! | state | meaning | leaves by |
+//! |---|---|---|
+//! | none | not ours | [`map`] → fresh |
+//! | fresh | mapped, readable and writable, no physical page behind it; reads as zero | a write → used; [`unmap`] → none |
+//! | used | a physical page holds what was written | [`discard`] → fresh; [`unmap`] → none |
+//!
+//! A state is that of each page of 4 KiB by itself. Mappings are private, anonymous and `MAP_NORESERVE`: address space
+//! costs nothing until it is written to, so there is no separate step that commits it. Where the kernel is told never to
+//! overcommit (`vm.overcommit_memory = 2`) it counts mapped address space all the same, and `map` fails earlier.
+
+use super::errno;
+use core::{
+    ptr::{self, NonNull},
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+};
+
+/// The smallest page of the machines that Baton knows; mappings start and end on its multiples.
+const OS_PAGE: usize = 4096;
+
+/// Bytes of address space mapped at present.
+static MAPPED: AtomicUsize = AtomicUsize::new(0);
+
+/// Bytes of address space that the allocator holds.
+pub(crate) fn mapped() -> usize {
+    MAPPED.load(Relaxed)
+}
+
+/// Maps `len` bytes at a multiple of `align`, near `hint` if there is room. They are fresh.
+///
+/// `len` is a multiple of the page size and `align` a power of two. `None`: the address space, a limit on it or the
+/// number of mappings is exhausted.
+pub(crate) fn map(len: usize, align: usize, hint: usize) -> Option<NonNull<u8>> {
+    debug_assert!(len > 0 && len.is_multiple_of(OS_PAGE) && align.is_power_of_two());
+    if isize::try_from(len.checked_add(align)?).is_err() {
+        return None;
+    }
+    errno::kept(|| {
+        let base = map_aligned(len, align, hint)?;
+        MAPPED.fetch_add(len, Relaxed);
+        Some(base)
+    })
+}
+
+fn map_aligned(len: usize, align: usize, hint: usize) -> Option<NonNull<u8>> {
+    let first = map_raw(len, hint)?;
+    if first.addr().get().is_multiple_of(align) {
+        return Some(first);
+    }
+    // SAFETY: just mapped, and nobody knows it.
+    unsafe { unmap_raw(first, len) };
+    // More than is needed, of which one aligned piece is kept.
+    let whole = map_raw(len + align - OS_PAGE, 0)?;
+    let start = whole.addr().get();
+    let front = start.next_multiple_of(align) - start;
+    let back = align - OS_PAGE - front;
+    // SAFETY: `front + len + back` bytes were just mapped at `whole`, and nobody knows them.
+    unsafe {
+        let base = whole.add(front);
+        unmap_raw(whole, front);
+        unmap_raw(base.add(len), back);
+        Some(base)
+    }
+}
+
+fn map_raw(len: usize, hint: usize) -> Option<NonNull<u8>> {
+    // SAFETY: a new private mapping wherever the kernel likes (without MAP_FIXED a hint replaces nothing).
+    let base = unsafe {
+        libc::mmap(
+            ptr::without_provenance_mut(hint),
+            len,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+            -1,
+            0,
+        )
+    };
+    if base == libc::MAP_FAILED {
+        None
+    } else {
+        NonNull::new(base.cast())
+    }
+}
+
+/// # Safety
+///
+/// As for `unmap`; `len` may be 0.
+unsafe fn unmap_raw(base: NonNull<u8>, len: usize) {
+    if len > 0 {
+        // SAFETY: as the caller promised.
+        unsafe { libc::munmap(base.as_ptr().cast(), len) };
+    }
+}
+
+/// Gives address space back to the kernel.
+///
+/// # Safety
+///
+/// The range was mapped by [`map`] and nobody uses it.
+pub(crate) unsafe fn unmap(base: NonNull<u8>, len: usize) {
+    // SAFETY: as the caller promised.
+    errno::kept(|| unsafe { unmap_raw(base, len) });
+    MAPPED.fetch_sub(len, Relaxed);
+}
+
+/// Makes used pages fresh: their physical pages go back to the kernel. `false` if it refuses (locked memory).
+///
+/// # Safety
+///
+/// The range was mapped by [`map`] and nobody needs what is in it.
+#[must_use]
+pub(crate) unsafe fn discard(base: NonNull<u8>, len: usize) -> bool {
+    // SAFETY: as the caller promised.
+    errno::kept(|| unsafe { libc::madvise(base.as_ptr().cast(), len, libc::MADV_DONTNEED) == 0 })
+}
+
+/// Asks the kernel never to back the range with huge pages. It may refuse, where it knows none; then there are none.
+///
+/// # Safety
+///
+/// The range was mapped by [`map`].
+pub(crate) unsafe fn no_huge_pages(base: NonNull<u8>, len: usize) {
+    // SAFETY: as the caller promised; the advice changes no contents.
+    errno::kept(|| unsafe { libc::madvise(base.as_ptr().cast(), len, libc::MADV_NOHUGEPAGE) });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn maps_at_every_alignment_and_reads_zero() {
+        for shift in [12, 13, 16, 21, 26, 30] {
+            let align = 1 << shift;
+            let base = map(3 * OS_PAGE, align, 0).unwrap();
+            assert!(base.addr().get().is_multiple_of(align), "{base:?} at 2^{shift}");
+            // SAFETY: three pages, mapped just now.
+            unsafe {
+                for i in 0..3 {
+                    assert_eq!(base.add(i * OS_PAGE).read(), 0);
+                }
+                unmap(base, 3 * OS_PAGE);
+            }
+        }
+    }
+
+    #[test]
+    fn discarded_pages_read_zero_again() {
+        let base = map(2 * OS_PAGE, OS_PAGE, 0).unwrap();
+        // SAFETY: two pages, mapped just now.
+        unsafe {
+            base.add(OS_PAGE).write(7);
+            assert!(discard(base, 2 * OS_PAGE));
+            assert_eq!(base.add(OS_PAGE).read(), 0);
+            unmap(base, 2 * OS_PAGE);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_mapped_is_refused_and_errno_kept() {
+        // SAFETY: errno is this thread's own word.
+        unsafe { *libc::__errno_location() = 42 };
+        assert_eq!(map(isize::MAX as usize & !(OS_PAGE - 1), OS_PAGE, 0), None);
+        assert_eq!(map(1 << 60, 1 << 30, 0), None);
+        // SAFETY: as above.
+        assert_eq!(unsafe { *libc::__errno_location() }, 42);
+    }
+}

@@ -1,0 +1,246 @@
+//! The fault handler: where a trap on a goroutine's stack becomes a larger stack.
+//!
+//! ```text
+//!   SIGSEGV ─▶ this thread runs a goroutine?  ──no──▶ pass on
+//!              fault and stack pointer in its reservation, not far apart?  ──no──▶ pass on
+//!              above the bottom guard?  ──no──▶ report the overflow, abort
+//!              copystack::grow, return to the faulting instruction
+//! ```
+//!
+//! # Invariants
+//!
+//! 1. The handler takes no lock and no latch and allocates nothing, so a trap inside malloc or inside a section is
+//!    harmless. It leaves errno as it was.
+//! 2. It runs on the thread's alternate stack ([`AltStack`]) with all signals blocked, since the stack that it grows has
+//!    no room for it, and since nothing else may run between the fault and the growth.
+//! 3. It grows only the stack that its own thread runs on, by that stack's own pointer (`copystack::judge`).
+//!
+//! # Passing on
+//!
+//! What is not ours goes to the action that was there before. std's own handler, if it does not know the address either,
+//! puts the default action back *for the signal*, ours included, and returns; the instruction faults again and the
+//! process dies as it would have without us. So it is called for faults that are fatal anyway, and only for these. A
+//! handler that repairs what it finds (a collector's write barrier) returns, and the program goes on; the next trap is
+//! ours again.
+//!
+//! SIGBUS is left alone: private anonymous memory, which stacks are, never raises it.
+
+use crate::{
+    StackError,
+    copystack::{self, Verdict},
+    reservation::Desc,
+    sys::{
+        context, process,
+        process::PAGE,
+        signal::{self, Altstack},
+        stderr::Report,
+    },
+};
+use baton_alloc::{Lock, current};
+use core::{
+    ffi::{c_int, c_void},
+    fmt::{self, Write as _},
+    mem, ptr,
+    sync::atomic::{AtomicI32, AtomicPtr, AtomicU8, AtomicUsize, Ordering},
+};
+
+/// The action that was there before: function and flags. Written before the handler is installed.
+static OLD_HANDLER: AtomicUsize = AtomicUsize::new(libc::SIG_DFL);
+static OLD_FLAGS: AtomicI32 = AtomicI32::new(0);
+/// 1 once the handler is installed. Written under `INSTALL`.
+static INSTALLED: AtomicU8 = AtomicU8::new(0);
+static INSTALL: Lock = Lock::new();
+/// A [`Describe`], or null.
+static DESCRIBE: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
+
+/// Writes who a stack's owner is, for instance `goroutine 17 "reader"`; `owner` is what [`Desc::set_owner`] said, null
+/// included. Runs in a signal handler: it may not allocate, lock or panic.
+pub type Describe = fn(owner: *const (), out: &mut dyn fmt::Write);
+
+/// Says how reports name the owner of a stack ([`Desc::set_owner`]).
+pub fn set_describe(describe: Describe) {
+    DESCRIBE.store(describe as *mut (), Ordering::Release);
+}
+
+/// Installs the fault handler, once for the process; later calls do nothing. Threads that run goroutines need an
+/// [`AltStack`] as well.
+///
+/// # Errors
+///
+/// If the kernel refuses.
+pub fn install() -> Result<(), StackError> {
+    if INSTALLED.load(Ordering::Acquire) != 0 {
+        return Ok(());
+    }
+    INSTALL.with(|| {
+        if INSTALLED.load(Ordering::Relaxed) != 0 {
+            return Ok(());
+        }
+        let failed = |errno| StackError::Signal { errno };
+        let old = signal::action(libc::SIGSEGV).map_err(failed)?;
+        OLD_HANDLER.store(old.handler, Ordering::Relaxed);
+        OLD_FLAGS.store(old.flags, Ordering::Relaxed);
+        // SAFETY: invariant 1; what is not a goroutine's goes to the action just read.
+        unsafe { signal::set_handler(libc::SIGSEGV, on_fault) }.map_err(failed)?;
+        INSTALLED.store(1, Ordering::Release);
+        Ok(())
+    })
+}
+
+/// Room that the handler has on the alternate stack beside the signal frame: for reports, and for the handlers that
+/// others chained behind it.
+const ALTSTACK: usize = 64 << 10;
+
+/// The calling thread's alternate signal stack. A thread that ends drops it last; one that lives as long as the process
+/// may [`forget`](mem::forget) it.
+#[derive(Debug)]
+pub struct AltStack {
+    /// `None` if the thread had one that is large enough.
+    _own: Option<Altstack>,
+}
+
+impl AltStack {
+    /// Gives the calling thread an alternate signal stack that is large enough for the fault handler, if it has none.
+    ///
+    /// # Errors
+    ///
+    /// If the memory cannot be had, or if the thread runs on its alternate stack just now.
+    pub fn install() -> Result<Self, StackError> {
+        let wanted = (process::signal_frame_bytes() + ALTSTACK).next_multiple_of(PAGE);
+        if Altstack::current().is_some_and(|(_, size)| size >= wanted) {
+            return Ok(Self { _own: None });
+        }
+        let own = Altstack::install(wanted).map_err(|errno| StackError::Signal { errno })?;
+        Ok(Self { _own: Some(own) })
+    }
+}
+
+/// The handler.
+///
+/// # Safety
+///
+/// The kernel calls it, as `SA_SIGINFO` promises.
+unsafe extern "C" fn on_fault(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
+    let errno = process::errno();
+    // SAFETY: the kernel gives both, valid until the handler returns.
+    let (fault, machine) = unsafe { (&*info, &*context.cast::<libc::ucontext_t>()) };
+    if !on_goroutine(fault, machine) {
+        // SAFETY: the arguments are what the kernel gave.
+        unsafe { pass_on(signal, info, context) };
+    }
+    process::set_errno(errno);
+}
+
+/// Deals with a fault of a goroutine's stack; `false` if it is something else.
+fn on_goroutine(info: &libc::siginfo_t, machine: &libc::ucontext_t) -> bool {
+    if info.si_code <= 0 {
+        return false; // sent by somebody, not a fault
+    }
+    let Some(m) = current::m() else { return false };
+    // SAFETY: this thread's word is null or a descriptor, as its scheduler keeps it, and these are never freed.
+    let Some(desc) = (unsafe { m.stack.load(Ordering::Relaxed).cast::<Desc>().as_ref() }) else {
+        return false;
+    };
+    let sp = context::stack_pointer(machine);
+    let address = (info.si_code != libc::SI_KERNEL).then(|| {
+        // SAFETY: a SIGSEGV that the kernel raised for an access carries the address.
+        unsafe { info.si_addr() as usize }
+    });
+    match copystack::judge(desc, address, sp) {
+        Verdict::Grow(target) => {
+            // SAFETY: `judge` said so, and this is the thread that runs on the stack.
+            if let Err(errno) = unsafe { copystack::grow(desc, target, address) } {
+                report_refusal(desc, errno);
+            }
+            true
+        }
+        // A bad pointer that no address goes with, close to the end of the stack by chance.
+        Verdict::Overflow if address.is_none() && context::is_protection_fault(machine) => false,
+        Verdict::Overflow => report_overflow(desc, sp),
+        Verdict::NotOurs => false,
+    }
+}
+
+/// Does what would have been done without this handler.
+///
+/// # Safety
+///
+/// The arguments are what the kernel gave to a handler of `signal`.
+unsafe fn pass_on(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
+    let flags = OLD_FLAGS.load(Ordering::Relaxed);
+    let old = if flags & libc::SA_RESETHAND != 0 {
+        OLD_HANDLER.swap(libc::SIG_DFL, Ordering::Relaxed)
+    } else {
+        OLD_HANDLER.load(Ordering::Relaxed)
+    };
+    // SAFETY: as the caller promised.
+    let sent = unsafe { (*info).si_code } <= 0;
+    match old {
+        // A fault cannot be ignored: the kernel would end the process.
+        libc::SIG_IGN if sent => {}
+        libc::SIG_IGN | libc::SIG_DFL => {
+            signal::set_default(signal);
+            if sent {
+                signal::raise(signal); // pending until this handler returns
+            } // else the instruction faults again
+        }
+        function if flags & libc::SA_SIGINFO != 0 => {
+            // SAFETY: with SA_SIGINFO what the kernel kept is such a function.
+            let function = unsafe { mem::transmute::<usize, signal::Handler>(function) };
+            // SAFETY: called as the kernel would have.
+            unsafe { function(signal, info, context) }
+        }
+        function => {
+            // SAFETY: without SA_SIGINFO what the kernel kept is such a function.
+            let function = unsafe { mem::transmute::<usize, extern "C" fn(c_int)>(function) };
+            function(signal);
+        }
+    }
+}
+
+/// Starts a report: "baton: ", and who runs on `desc`.
+fn report_on(desc: &Desc) -> Report {
+    let mut report = Report::new();
+    // Writing to the buffer cannot fail: what is too long is cut.
+    let _ = report.write_str("baton: ");
+    let describe = DESCRIBE.load(Ordering::Acquire);
+    if describe.is_null() {
+        let _ = report.write_str("a goroutine");
+    } else {
+        // SAFETY: not null, so it is what `set_describe` stored.
+        let describe = unsafe { mem::transmute::<*mut (), Describe>(describe) };
+        describe(desc.owner(), &mut report);
+    }
+    report
+}
+
+#[cold]
+fn report_overflow(desc: &Desc, sp: usize) -> ! {
+    let mut report = report_on(desc);
+    let _ = writeln!(
+        report,
+        " has overflowed its stack: {} of {} bytes are used, and it needs more (stack [{:#x}, {:#x}), stack pointer \
+         {sp:#x})\n  cure: if that depth is meant, raise the limit with Builder::max_stack(bytes), \
+         Runtime::builder().max_stack(bytes) or BATON_MAX_STACK=bytes; else look for a recursion without end",
+        desc.base() - sp.max(desc.floor()),
+        desc.spec().reservation(),
+        desc.floor(),
+        desc.base(),
+    );
+    drop(report);
+    process::abort()
+}
+
+#[cold]
+fn report_refusal(desc: &Desc, errno: c_int) -> ! {
+    let mut report = report_on(desc);
+    let _ = writeln!(
+        report,
+        ": its stack cannot grow beyond {} bytes: the kernel refuses madvise(MADV_GUARD_REMOVE) (errno {errno})\n  \
+         cure: allow madvise in this process's seccomp filter, or let stacks grow without it: StackGrowth::DemandPaged, \
+         BATON_GUARD=mprotect",
+        desc.extent(),
+    );
+    drop(report);
+    process::abort()
+}

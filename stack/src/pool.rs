@@ -1,0 +1,251 @@
+//! The shared pools: free stacks of one kind, and where new ones come from.
+//!
+//! ```text
+//!   per-P StackCache ──Err(full)──▶ release_batch ─▶ Pool (one per Spec) ─┬─ stackpool   2 … 16 KiB
+//!                    ◀──────────────── acquire ─────                     ├─ stackLarge  32 KiB … 1 GiB
+//!                                                                        ├─ unguarded   carved, guards refused
+//!                                                                        └─ slab        not carved yet ◀─ mheap
+//! ```
+//!
+//! A stack that is free in a pool is warm: its guards stay up, its extent stays open, its pages stay. The smallest class
+//! goes first, so that the deep ones are left for who needs them. New stacks are carved one at a time, when nothing is
+//! free: guarding all of a slab at once would be a stall of milliseconds, and its page tables memory for nothing.
+//!
+//! Lock order: the lock of a pool comes before the page heap's. System calls on a stack (guards, giving pages back) are
+//! made without it.
+
+use crate::{
+    Spec, StackError, StackStats, backing,
+    reservation::{self, Desc, Stack, stride},
+    stackcache::Batch,
+    stacklarge::{self, StackLarge},
+    stackpool::{List, StackPool},
+};
+use baton_alloc::Lock;
+use core::{
+    cell::UnsafeCell,
+    ptr,
+    sync::atomic::{AtomicPtr, Ordering},
+};
+
+/// How much address space a slab takes if stacks are small enough for several: what one arena of the page heap holds.
+const SLAB: usize = 64 << 20;
+
+/// The shared pool of one kind of stack. Made at the first use of the kind, never freed.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    spec: Spec,
+    lock: Lock,
+    inner: UnsafeCell<Inner>,
+    /// The next pool of the process. Written before the pool is published.
+    next: Option<&'static Pool>,
+}
+
+// SAFETY: `inner` is touched only with `lock` held; the rest does not change.
+unsafe impl Sync for Pool {}
+
+#[derive(Debug)]
+struct Inner {
+    stackpool: StackPool,
+    large: StackLarge,
+    unguarded: List,
+    slab: Slab,
+    /// Stacks carved so far.
+    carved: usize,
+    /// Bytes of address space taken so far.
+    reserved: usize,
+}
+
+/// Reservations that were not carved yet: `left` of them from `start` on.
+#[derive(Debug)]
+struct Slab {
+    start: usize,
+    left: usize,
+}
+
+/// All pools.
+static POOLS: AtomicPtr<Pool> = AtomicPtr::new(ptr::null_mut());
+/// Held by who adds a pool.
+static ADD: Lock = Lock::new();
+
+fn first() -> Option<&'static Pool> {
+    // SAFETY: null or a pool, and pools are never freed.
+    unsafe { POOLS.load(Ordering::Acquire).as_ref() }
+}
+
+/// All pools, the newest first.
+fn pools() -> impl Iterator<Item = &'static Pool> {
+    core::iter::successors(first(), |pool| pool.next)
+}
+
+impl Pool {
+    /// The pool of stacks of this kind.
+    fn of(spec: Spec) -> Result<&'static Self, StackError> {
+        let find = || pools().find(|pool| pool.spec == spec);
+        if let Some(pool) = find() {
+            return Ok(pool);
+        }
+        ADD.with(|| {
+            if let Some(pool) = find() {
+                return Ok(pool); // somebody else was faster
+            }
+            let pool = backing::pool(Self {
+                spec,
+                lock: Lock::new(),
+                inner: UnsafeCell::new(Inner {
+                    stackpool: StackPool::new(),
+                    large: StackLarge::new(),
+                    unguarded: List::new(),
+                    slab: Slab { start: 0, left: 0 },
+                    carved: 0,
+                    reserved: 0,
+                }),
+                next: first(),
+            })?;
+            POOLS.store(ptr::from_ref(pool).cast_mut(), Ordering::Release);
+            Ok(pool)
+        })
+    }
+
+    /// The kind of stack that is here.
+    pub(crate) fn spec(&self) -> Spec {
+        self.spec
+    }
+
+    /// Runs `f` on what the lock guards.
+    fn with<R>(&self, f: impl FnOnce(&mut Inner) -> R) -> R {
+        self.lock.with(|| {
+            // SAFETY: the lock is held, and no `f` of this file comes back here.
+            f(unsafe { &mut *self.inner.get() })
+        })
+    }
+
+    fn acquire(&'static self) -> Result<Stack, StackError> {
+        let (stack, guarded) = self.with(|inner| {
+            if let Some(stack) = inner.stackpool.pop().or_else(|| inner.large.pop()) {
+                Ok((stack, true))
+            } else if let Some(stack) = inner.unguarded.pop() {
+                Ok((stack, false))
+            } else {
+                inner.carve(self).map(|stack| (stack, false))
+            }
+        })?;
+        if !guarded {
+            // SAFETY: it was carved just now, or all guards were refused before.
+            if let Err(error) = unsafe { stack.desc().put_up_guards() } {
+                self.with(|inner| inner.unguarded.push(stack));
+                return Err(error);
+            }
+        }
+        Ok(stack)
+    }
+
+    fn release(&self, stack: Stack) {
+        self.with(|inner| inner.put(stack));
+    }
+}
+
+impl Inner {
+    fn put(&mut self, stack: Stack) {
+        if stack.desc().class().is_small() {
+            self.stackpool.push(stack);
+        } else {
+            self.large.push(stack);
+        }
+    }
+
+    /// The next reservation of the slab, or of a new one.
+    fn carve(&mut self, pool: &'static Pool) -> Result<Stack, StackError> {
+        let stride = stride(pool.spec);
+        if self.slab.left == 0 {
+            self.slab = new_slab(pool.spec, stride)?;
+            self.reserved += self.slab.left * stride;
+        }
+        let desc = backing::desc(Desc::new(pool, self.slab.start, self.carved))?;
+        self.slab.start += stride;
+        self.slab.left -= 1;
+        self.carved += 1;
+        // SAFETY: the descriptor is new, so there is no other `Stack` of it.
+        Ok(unsafe { Stack::from_desc(desc) })
+    }
+}
+
+/// A slab of as many reservations as fit; of fewer if the address space for them cannot be had.
+fn new_slab(spec: Spec, stride: usize) -> Result<Slab, StackError> {
+    let mut left = (SLAB / stride).max(1);
+    loop {
+        if let Some(start) = backing::span(left * stride) {
+            return Ok(Slab { start, left });
+        }
+        if left == 1 {
+            let reservation = spec.reservation();
+            return Err(StackError::AddressSpace { reservation });
+        }
+        left /= 2;
+    }
+}
+
+/// A stack of this kind: a warm one if there is any, else a new one. Not for use inside a section of a P.
+///
+/// # Errors
+///
+/// If the address space, the mappings or the memory for it cannot be had; the error says what to change.
+pub fn acquire(spec: Spec) -> Result<Stack, StackError> {
+    Pool::of(spec)?.acquire()
+}
+
+/// Gives a stack back, warm, in the class that it grew to; or without its deep pages, if much is warm already. Nothing
+/// may run on it any more. Not for use inside a section of a P.
+pub fn release(stack: Stack) {
+    settle(&stack);
+    stack.desc().pool.release(stack);
+}
+
+/// Gives a batch of stacks back, as [`release`] does: one lock for all of a kind that come together.
+pub fn release_batch(batch: &mut Batch) {
+    batch.iter().for_each(settle);
+    while let Some(stack) = batch.take() {
+        let pool = stack.desc().pool;
+        pool.with(|inner| {
+            inner.put(stack);
+            while let Some(stack) = batch.take_if(|s| ptr::eq(s.desc().pool, pool)) {
+                inner.put(stack);
+            }
+        });
+    }
+}
+
+/// How many times a stack of unknown depth is released for each time that the kernel is asked: that costs a microsecond.
+const MEASURED_ONE_IN: u8 = 16;
+
+/// What a stack needs before it goes to a pool, without the lock: its class, and to be small if too much is warm.
+fn settle(stack: &Stack) {
+    let desc = stack.desc();
+    if desc.depth_is_unknown()
+        && desc
+            .releases
+            .fetch_add(1, Ordering::Relaxed)
+            .is_multiple_of(MEASURED_ONE_IN)
+    {
+        // SAFETY: the caller holds the stack.
+        unsafe { desc.measure() };
+    }
+    if stacklarge::must_trim(stack) {
+        reservation::trim(stack);
+    }
+}
+
+/// What the shared pools hold and have done.
+#[must_use]
+pub fn stats() -> StackStats {
+    let mut stats = StackStats::of_process();
+    for pool in pools() {
+        pool.with(|inner| {
+            inner.stackpool.count(&mut stats.free);
+            inner.large.count(&mut stats.free);
+            stats.carved += inner.carved;
+            stats.reserved_bytes += inner.reserved;
+        });
+    }
+    stats
+}

@@ -1,0 +1,66 @@
+//! `stackLarge`: free stacks that grew, 32 KiB and more, and the limit on what they keep warm.
+//!
+//! A stack goes back in the class that it grew to, so that the next deep goroutine finds its pages there. That memory is
+//! charged to nobody, hence a limit for the whole process: above it, stacks of 256 KiB and more give their deep pages back
+//! when they are released and are small again.
+
+use crate::{
+    Class,
+    reservation::Stack,
+    stackpool::{List, SMALL},
+};
+use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+/// How much memory free large stacks may keep in the whole process.
+pub(crate) const WARM_LIMIT: usize = 64 << 20;
+
+/// Stacks below this class stay warm all the same: it would cost more to bring their pages back than they are worth.
+pub(crate) const TRIMMED_FROM: usize = 256 << 10;
+
+/// What free large stacks keep at present.
+static WARM: AtomicUsize = AtomicUsize::new(0);
+
+/// What free large stacks keep at present, in the whole process.
+pub(crate) fn warm_bytes() -> usize {
+    WARM.load(Relaxed)
+}
+
+/// Whether `stack` must give its deep pages back before it goes to a pool.
+pub(crate) fn must_trim(stack: &Stack) -> bool {
+    let charge = stack.desc().charge();
+    charge >= TRIMMED_FROM && warm_bytes().saturating_add(charge) > WARM_LIMIT
+}
+
+const LARGE: usize = crate::CLASSES - SMALL;
+
+/// Free stacks of the large classes. Lies under the lock of a [`Pool`](crate::pool::Pool).
+#[derive(Debug)]
+pub(crate) struct StackLarge([List; LARGE]);
+
+impl StackLarge {
+    pub(crate) const fn new() -> Self {
+        Self([const { List::new() }; LARGE])
+    }
+
+    /// Puts a large stack here.
+    pub(crate) fn push(&mut self, stack: Stack) {
+        let desc = stack.desc();
+        WARM.fetch_add(desc.charge(), Relaxed);
+        self.0[desc.class().index() - SMALL].push(stack);
+    }
+
+    /// Takes a stack of the smallest class there is.
+    pub(crate) fn pop(&mut self) -> Option<Stack> {
+        let stack = self.0.iter_mut().find_map(List::pop)?;
+        WARM.fetch_sub(stack.desc().charge(), Relaxed);
+        Some(stack)
+    }
+
+    /// Adds the number of free stacks of each class to `free`, which starts at the smallest class.
+    pub(crate) fn count(&self, free: &mut [usize]) {
+        debug_assert!(!Class::from_index(SMALL as u8).is_small());
+        for (list, n) in self.0.iter().zip(&mut free[SMALL..]) {
+            *n += list.len();
+        }
+    }
+}

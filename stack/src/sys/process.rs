@@ -1,0 +1,62 @@
+//! What the kernel and the environment say about this process.
+
+use core::ffi::{CStr, c_int};
+
+/// The page size that the layout of reservations is made for.
+pub(crate) const PAGE: usize = 4096;
+
+/// `AT_MINSIGSTKSZ` of the auxiliary vector (libc names it on some targets only).
+const AT_MINSIGSTKSZ: libc::c_ulong = 51;
+
+/// What the kernel needs at most for one signal frame: depends on the vector registers of this processor.
+pub(crate) fn signal_frame_bytes() -> usize {
+    // SAFETY: getauxval has no preconditions; it gives 0 for what it does not know.
+    let bytes = unsafe { libc::getauxval(AT_MINSIGSTKSZ) };
+    // Kernels before 5.14 do not say; theirs is the constant of the C library.
+    usize::try_from(bytes).unwrap_or(0).max(libc::MINSIGSTKSZ)
+}
+
+/// The size of this machine's pages.
+pub(crate) fn page_size() -> usize {
+    // SAFETY: getauxval has no preconditions.
+    usize::try_from(unsafe { libc::getauxval(libc::AT_PAGESZ) }).unwrap_or(PAGE)
+}
+
+/// Whether environment variable `name` is set to `value`.
+pub(crate) fn env_is(name: &CStr, value: &CStr) -> bool {
+    // SAFETY: getenv reads the environment; this runs once, while the first stack of the process is made, and gives a
+    // NUL-terminated string that lives until somebody changes the variable.
+    unsafe {
+        let found = libc::getenv(name.as_ptr());
+        !found.is_null() && CStr::from_ptr(found) == value
+    }
+}
+
+/// The limit on this process's address space (`ulimit -v`), if there is one.
+pub(crate) fn address_space_limit() -> Option<u64> {
+    let mut limit = libc::rlimit {
+        rlim_cur: libc::RLIM_INFINITY,
+        rlim_max: libc::RLIM_INFINITY,
+    };
+    // SAFETY: getrlimit writes the struct.
+    let ok = unsafe { libc::getrlimit(libc::RLIMIT_AS, &raw mut limit) } == 0;
+    (ok && limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur)
+}
+
+/// This thread's errno.
+pub(crate) fn errno() -> c_int {
+    // SAFETY: the location is this thread's own and lives as long as the thread.
+    unsafe { *libc::__errno_location() }
+}
+
+/// Sets this thread's errno.
+pub(crate) fn set_errno(value: c_int) {
+    // SAFETY: the location is this thread's own and lives as long as the thread.
+    unsafe { *libc::__errno_location() = value }
+}
+
+/// Ends the process with SIGABRT.
+pub(crate) fn abort() -> ! {
+    // SAFETY: abort has no preconditions.
+    unsafe { libc::abort() }
+}

@@ -1,0 +1,259 @@
+//! Growth keeps addresses and contents, in both modes, and costs the traps that it should.
+
+mod common;
+
+use baton_stack::{Class, GuardKind, Spec, Stack, StackGrowth, acquire, guard_kind, release};
+use common::{G, descend, prepare, run, sp};
+use std::{
+    hint::black_box,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+};
+
+const KIB: usize = 1 << 10;
+const MIB: usize = 1 << 20;
+
+fn stack(reservation: usize, growth: StackGrowth) -> Stack {
+    acquire(Spec::with_growth(reservation, growth).unwrap()).unwrap()
+}
+
+fn traps_work() -> bool {
+    guard_kind() == GuardKind::Marker
+}
+
+/// Uses `depth` bytes of a stack, twice: the first time it grows, the second time it has grown.
+fn grow(reservation: usize, depth: usize, growth: StackGrowth, doublings: u32) {
+    let _alt = prepare();
+    let stack = stack(reservation, growth);
+    let desc = stack.desc();
+    let range = desc.range();
+    let stack = run(stack, move |desc| descend(desc.base(), depth, &mut || {}));
+    let doublings = if growth == StackGrowth::Trap && traps_work() {
+        doublings
+    } else {
+        0
+    };
+    assert_eq!(desc.doublings(), doublings);
+    assert_eq!(desc.traps(), doublings, "small frames trap once for each doubling");
+    assert_eq!(desc.range(), range);
+    if doublings > 0 {
+        assert!(
+            desc.high_water() >= depth / 2,
+            "the last trap was at half the depth at least"
+        );
+        assert!(desc.class().bytes() >= depth.min(reservation));
+    }
+    let stack = run(stack, move |desc| descend(desc.base(), depth, &mut || {}));
+    assert_eq!(desc.traps(), doublings, "a stack that has grown traps no more");
+    release(stack);
+}
+
+#[test]
+fn to_one_mebibyte() {
+    // 64 → 128 → 256 → 512 → 1024 KiB
+    grow(MIB + 4 * KIB, 1000 * KIB, StackGrowth::Trap, 4);
+    grow(MIB, 1000 * KIB, StackGrowth::Trap, 4);
+    grow(MIB, 1000 * KIB, StackGrowth::DemandPaged, 0);
+}
+
+#[test]
+fn to_sixty_four_mebibytes() {
+    grow(64 * MIB, 63 * MIB, StackGrowth::Trap, 10);
+    grow(64 * MIB, 63 * MIB, StackGrowth::DemandPaged, 0);
+}
+
+#[test]
+fn the_whole_reservation_can_be_used() {
+    // 4 KiB are left for what runs below the last frame.
+    grow(64 * KIB, 60 * KIB, StackGrowth::Trap, 0);
+    grow(MIB + 36 * KIB, MIB + 32 * KIB, StackGrowth::Trap, 5);
+}
+
+#[test]
+fn a_large_array_in_one_frame() {
+    #[inline(never)]
+    fn large(desc: &baton_stack::Desc) {
+        let mut array = [0_u8; 300 * KIB];
+        let array = black_box(&mut array);
+        array[0] = 1;
+        array[300 * KIB - 1] = 2;
+        assert!((array.as_ptr() as usize) < desc.base() - 300 * KIB);
+        assert_eq!(array.iter().map(|b| usize::from(*b)).sum::<usize>(), 3);
+    }
+    let _alt = prepare();
+    let stack = stack(MIB + 8 * KIB, StackGrowth::Trap);
+    let desc = stack.desc();
+    let stack = run(stack, large);
+    if traps_work() {
+        assert!(
+            desc.doublings() == 3,
+            "64 → 512 KiB, however many traps that took: {}",
+            desc.doublings()
+        );
+    }
+    release(stack);
+}
+
+#[test]
+fn growth_inside_a_drop_while_unwinding() {
+    struct Deep(usize);
+    impl Drop for Deep {
+        fn drop(&mut self) {
+            assert!(std::thread::panicking());
+            descend(self.0, 700 * KIB, &mut || {});
+        }
+    }
+    let _alt = prepare();
+    let stack = stack(MIB + 12 * KIB, StackGrowth::Trap);
+    let desc = stack.desc();
+    let stack = run(stack, |desc| {
+        let caught = catch_unwind(AssertUnwindSafe(|| {
+            let _deep = Deep(desc.base());
+            resume_unwind(Box::new("on purpose"));
+        }));
+        assert_eq!(*caught.unwrap_err().downcast::<&str>().unwrap(), "on purpose");
+    });
+    if traps_work() {
+        assert_eq!(desc.doublings(), 4);
+    }
+    release(stack);
+}
+
+#[test]
+fn errno_survives_a_trap_whose_populate_fails() {
+    let _alt = prepare();
+    let stack = stack(MIB + 16 * KIB, StackGrowth::Trap);
+    let desc = stack.desc();
+    // A page that cannot be written makes the populate of the second trap (128 to 192 KiB) fail. Nobody goes there.
+    let page = std::ptr::with_exposed_provenance_mut((desc.base() - 180 * KIB) & !4095);
+    let protect = |prot| {
+        // SAFETY: a page of this stack that nobody uses.
+        assert_eq!(unsafe { libc::mprotect(page, 4 * KIB, prot) }, 0);
+    };
+    protect(libc::PROT_READ);
+    let stack = run(stack, |desc| {
+        // SAFETY: errno is this thread's own.
+        unsafe { *libc::__errno_location() = 4711 };
+        descend(desc.base(), 150 * KIB, &mut || {});
+        // SAFETY: errno is this thread's own.
+        assert_eq!(unsafe { *libc::__errno_location() }, 4711);
+    });
+    if traps_work() {
+        assert_eq!(desc.traps(), 2);
+    }
+    protect(libc::PROT_READ | libc::PROT_WRITE);
+    release(stack);
+}
+
+#[test]
+fn two_stacks_that_grow_in_turn() {
+    let _alt = prepare();
+    let new = || {
+        G::new(stack(4 * MIB, StackGrowth::Trap), |yielder, desc| {
+            let mut mine = [sp(); 16];
+            for depth in (1..=30).map(|i| i * 100 * KIB) {
+                let mut park = || yielder.suspend(depth);
+                descend(desc.base(), depth, &mut park);
+                mine[depth / KIB % 16] ^= 0;
+            }
+            assert!(black_box(mine).iter().all(|word| *word == mine[0]));
+        })
+    };
+    let (mut a, mut b) = (new(), new());
+    for i in 1..=30 {
+        assert_eq!(a.resume(), Some(i * 100 * KIB));
+        assert_eq!(b.resume(), Some(i * 100 * KIB));
+    }
+    assert_eq!((a.resume(), b.resume()), (None, None));
+    if traps_work() {
+        assert_eq!((a.desc.doublings(), b.desc.doublings()), (6, 6));
+    }
+    release(a.into_stack());
+    release(b.into_stack());
+}
+
+/// Takes a frame of `bytes` without touching what is between its ends, as C code without stack-clash protection may:
+/// writes its lowest word, then a word `near` bytes below its start, and gives the lowest word again.
+#[cfg(target_arch = "x86_64")]
+#[inline(never)]
+fn unprobed(bytes: usize, near: usize, word: usize) -> usize {
+    let found;
+    // SAFETY: rsp is put back; what lies between belongs to this stack, and nobody else uses it.
+    unsafe {
+        std::arch::asm!(
+            "mov {start}, rsp",                 // to be put back
+            "sub rsp, {bytes}",                 // jumps over the guard window
+            "mov qword ptr [rsp], {word}",      // ordinary memory below the window
+            "neg {near}",
+            "mov qword ptr [{start} + {near}], {word}", // in the window: traps
+            "mov {found}, qword ptr [rsp]",
+            "mov rsp, {start}",
+            start = out(reg) _,
+            bytes = in(reg) bytes,
+            near = inout(reg) near => _,
+            word = in(reg) word,
+            found = out(reg) found,
+        );
+    }
+    found
+}
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn what_lies_below_the_window_already_is_kept() {
+    let _alt = prepare();
+    let stack = stack(4 * MIB + 4 * KIB, StackGrowth::Trap);
+    let desc = stack.desc();
+    let stack = run(stack, |_| {
+        assert_eq!(unprobed(1120 * KIB, 100 * KIB, 0x5eed), 0x5eed);
+        assert_eq!(unprobed(1120 * KIB, 100 * KIB, 0xcafe), 0xcafe);
+    });
+    if traps_work() {
+        assert_eq!(
+            (desc.traps(), desc.doublings()),
+            (1, 5),
+            "64 KiB to 2 MiB: past the whole frame"
+        );
+    }
+    release(stack);
+}
+
+#[test]
+fn parking_keeps_plain_memory_below() {
+    let _alt = prepare();
+    let stack = stack(MIB + 20 * KIB, StackGrowth::Trap);
+    let desc = stack.desc();
+    let stack = run(stack, |desc| {
+        // SAFETY: this is the stack, and that is in it.
+        let note = || unsafe { desc.note_depth(sp()) };
+        note();
+        assert_eq!(desc.class(), Class::holding(desc.base() - sp() + 64));
+        let limit = desc.limit();
+        descend(desc.base(), 40 * KIB, &mut || note());
+        assert_eq!(desc.limit(), limit, "there is room");
+        assert_eq!(desc.class().bytes(), 64 * KIB);
+        assert!((40 * KIB..44 * KIB).contains(&desc.high_water()));
+        descend(desc.base(), 58 * KIB, &mut || note());
+        if traps_work() {
+            assert!(desc.limit() < limit, "there was too little room");
+            assert_eq!((desc.doublings(), desc.traps()), (1, 0));
+        }
+        assert_eq!(desc.remaining(desc.floor() + 100), 100);
+    });
+    desc.set_owner(std::ptr::null());
+    assert_eq!(desc.high_water(), 0);
+    release(stack);
+}
+
+#[test]
+fn measuring_finds_what_nobody_noted() {
+    let _alt = prepare();
+    let stack = stack(MIB + 24 * KIB, StackGrowth::DemandPaged);
+    let desc = stack.desc();
+    let stack = run(stack, |desc| descend(desc.base(), 100 * KIB, &mut || {}));
+    assert_eq!(desc.class(), Class::MIN);
+    // SAFETY: the stack is held.
+    let bytes = unsafe { desc.measure() };
+    assert!((100 * KIB..110 * KIB).contains(&bytes), "{bytes}");
+    assert_eq!(desc.class().bytes(), 128 * KIB);
+    release(stack);
+}

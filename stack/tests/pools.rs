@@ -1,0 +1,298 @@
+//! Pools: what is warm is used again, what is too much is given back, and where stacks lie.
+
+mod common;
+
+use baton_stack::{
+    Batch, Class, Desc, GuardKind, Spec, Stack, StackCache, StackGrowth, acquire, guard_kind, release, release_batch,
+    stats,
+};
+use common::{descend, prepare, run};
+use std::{
+    collections::HashSet,
+    fs,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+const KIB: usize = 1 << 10;
+const MIB: usize = 1 << 20;
+
+/// The counts are of the process, so one test at a time. (Each uses a reservation of its own, too.)
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn spec(reservation: usize) -> Spec {
+    Spec::with_growth(reservation, StackGrowth::Trap).unwrap()
+}
+
+fn traps_work() -> bool {
+    guard_kind() == GuardKind::Marker
+}
+
+fn use_depth(stack: Stack, depth: usize) -> Stack {
+    run(stack, move |desc| {
+        // SAFETY: this is the stack, and that is in it.
+        descend(desc.base(), depth, &mut || unsafe { desc.note_depth(common::sp()) });
+    })
+}
+
+#[test]
+fn a_warm_stack_comes_before_a_new_one_and_traps_no_more() {
+    let _alone = alone();
+    let _alt = prepare();
+    let spec = spec(3 * MIB);
+    let stack = use_depth(acquire(spec).unwrap(), 500 * KIB);
+    let desc = stack.desc();
+    let before = stats();
+    release(stack);
+    assert_eq!(stats().free[Class::holding(512 * KIB).index()], before.free[8] + 1);
+    assert_eq!(stats().warm_large_bytes, before.warm_large_bytes + 512 * KIB);
+    assert!(stats().warm_bytes() >= 512 * KIB);
+    let stack = acquire(spec).unwrap();
+    assert!(std::ptr::eq(stack.desc(), desc), "the same stack");
+    assert_eq!(desc.class().bytes(), 512 * KIB);
+    assert_eq!(stats().carved, before.carved);
+    let traps = stats().traps;
+    let stack = use_depth(stack, 500 * KIB);
+    assert_eq!(stats().traps, traps);
+    release(stack);
+}
+
+#[test]
+fn the_smallest_class_goes_first() {
+    let _alone = alone();
+    let _alt = prepare();
+    let spec = spec(3 * MIB + 4 * KIB);
+    let (deep, shallow) = (acquire(spec).unwrap(), acquire(spec).unwrap());
+    let deep = use_depth(deep, 100 * KIB);
+    let expected = shallow.desc();
+    release(shallow);
+    release(deep);
+    let first = acquire(spec).unwrap();
+    assert!(std::ptr::eq(first.desc(), expected));
+    let second = acquire(spec).unwrap();
+    assert_eq!(second.desc().class().bytes(), 128 * KIB);
+    release(first);
+    release(second);
+}
+
+#[test]
+fn too_much_warm_memory_is_given_back() {
+    let _alone = alone();
+    let _alt = prepare();
+    let spec = spec(40 * MIB);
+    let stacks = [acquire(spec).unwrap(), acquire(spec).unwrap()].map(|stack| use_depth(stack, 33 * MIB));
+    let [first, second] = stacks.each_ref().map(Stack::desc);
+    assert_eq!(first.charge(), 40 * MIB, "64 MiB, but not more than there is");
+    let [a, b] = stacks;
+    let before = stats();
+    release(a);
+    assert_eq!(first.charge(), 40 * MIB, "one may stay warm");
+    release(b);
+    assert_eq!(stats().trimmed, before.trimmed + 1);
+    assert_eq!(second.class(), Class::LARGEST_SMALL);
+    let b = acquire(spec).unwrap();
+    assert!(std::ptr::eq(b.desc(), second), "it is small now");
+    // SAFETY: the stack is held.
+    assert!(unsafe { second.measure() } <= 16 * KIB, "its pages are gone");
+    let traps = second.traps();
+    let b = use_depth(b, 33 * MIB);
+    assert_eq!(
+        second.traps(),
+        if traps_work() { 2 * traps } else { 0 },
+        "it grows again as it did"
+    );
+    release(b);
+    let a = acquire(spec).unwrap();
+    let a = use_depth(a, 33 * MIB);
+    release(a);
+}
+
+#[test]
+fn depth_that_nobody_saw_is_charged_in_the_pools() {
+    let _alone = alone();
+    let _alt = prepare();
+    let spec = Spec::with_growth(3 * MIB + 8 * KIB, StackGrowth::DemandPaged).unwrap();
+    let stack = run(acquire(spec).unwrap(), |desc| {
+        descend(desc.base(), 700 * KIB, &mut || {})
+    });
+    let desc = stack.desc();
+    assert_eq!(desc.class(), Class::MIN, "it did not park");
+    release(stack);
+    assert_eq!(desc.class().bytes(), MIB);
+    let stack = acquire(spec).unwrap();
+    let mut cache = StackCache::new();
+    let mut batch = Batch::new();
+    let mut stack = run(stack, |desc| descend(desc.base(), 1200 * KIB, &mut || {}));
+    for _ in 0..16 {
+        cache.push(stack).unwrap();
+        assert!(cache.drain_shelf(&mut batch));
+        release_batch(&mut batch);
+        stack = acquire(spec).unwrap();
+    }
+    assert_eq!(desc.class().bytes(), 2 * MIB, "in batches too, now and then");
+    release(stack);
+}
+
+#[test]
+fn stacks_lie_apart_and_start_in_many_colours() {
+    let _alone = alone();
+    for reservation in [64 * KIB, 256 * KIB, MIB, MIB - 20 * KIB] {
+        let stacks: Vec<_> = (0..32).map(|_| acquire(spec(reservation)).unwrap()).collect();
+        let descs: Vec<&Desc> = stacks.iter().map(Stack::desc).collect();
+        let colours: HashSet<_> = descs.iter().map(|d| d.range().end - d.base()).collect();
+        assert_eq!(colours.len(), 32);
+        for d in &descs {
+            assert_eq!(d.base() % 64, 0);
+            assert!(d.base() - d.floor() >= reservation);
+            assert!(d.floor() - d.range().start >= 16 * KIB, "the bottom guard");
+        }
+        let mut starts: Vec<_> = descs.iter().map(|d| d.range().start).collect();
+        starts.sort_unstable();
+        for pair in starts.windows(2) {
+            let distance = pair[1] - pair[0];
+            assert!(distance >= reservation + 20 * KIB);
+            assert_eq!(distance / 4096 % 2, 1, "an odd number of pages: {distance:#x}");
+        }
+        stacks.into_iter().for_each(release);
+    }
+}
+
+#[test]
+fn ten_thousand_stacks_cost_few_mappings() {
+    let _alone = alone();
+    if !traps_work() {
+        return; // two mappings each, as `mprotect` has it
+    }
+    let mappings = || fs::read_to_string("/proc/self/maps").unwrap().lines().count();
+    let before = mappings();
+    let mut stacks = Vec::with_capacity(10_000);
+    for _ in 0..10_000 {
+        stacks.push(acquire(spec(128 * KIB)).unwrap());
+    }
+    let more = mappings() - before;
+    assert!(more < 100, "{more} more mappings");
+    let distinct: HashSet<_> = stacks.iter().map(|s| s.desc().base()).collect();
+    assert_eq!(distinct.len(), 10_000);
+    stacks.into_iter().for_each(release);
+}
+
+#[test]
+fn a_cache_gives_the_hottest_first_and_hands_over_the_coldest() {
+    let _alone = alone();
+    let spec = spec(192 * KIB);
+    let mut cache = StackCache::new();
+    let mut batch = Batch::new();
+    assert!(cache.pop(spec).is_none());
+    let stacks: Vec<_> = (0..33).map(|_| acquire(spec).unwrap()).collect();
+    let descs: Vec<&'static Desc> = stacks.iter().map(Stack::desc).collect();
+    let mut refused = None;
+    for stack in stacks {
+        assert!(refused.is_none());
+        refused = cache.push(stack).err();
+    }
+    let refused = refused.expect("33 stacks do not fit");
+    assert!(std::ptr::eq(refused.desc(), descs[32]));
+    assert_eq!((cache.len(), cache.charge()), (32, 32 * 2 * KIB));
+    cache.overflow(refused, &mut batch);
+    assert_eq!((cache.len(), batch.len()), (17, 16));
+    let free = stats().free[0];
+    release_batch(&mut batch);
+    assert!(batch.is_empty());
+    assert_eq!(stats().free[0], free + 16);
+    for desc in descs[16..].iter().rev() {
+        let stack = cache.pop(spec).unwrap();
+        assert!(std::ptr::eq(stack.desc(), *desc));
+        release(stack);
+    }
+    assert!(cache.pop(spec).is_none());
+    assert_eq!((cache.len(), cache.charge()), (0, 0));
+}
+
+#[test]
+fn a_cache_keeps_kinds_apart_and_clears_a_shelf_for_a_fifth() {
+    let _alone = alone();
+    let specs: Vec<_> = (0..5).map(|i| spec(200 * KIB + i * 4 * KIB)).collect();
+    let mut cache = StackCache::new();
+    for &spec in &specs[..4] {
+        cache.push(acquire(spec).unwrap()).unwrap();
+        cache.push(acquire(spec).unwrap()).unwrap();
+    }
+    assert!(cache.pop(specs[4]).is_none());
+    let mut batch = Batch::new();
+    let fifth = cache.push(acquire(specs[4]).unwrap()).unwrap_err();
+    cache.overflow(fifth, &mut batch);
+    assert_eq!((cache.len(), batch.len()), (7, 2));
+    release_batch(&mut batch);
+    for &spec in &specs[1..] {
+        let stack = cache.pop(spec).unwrap();
+        assert_eq!(stack.desc().spec(), spec);
+        release(stack);
+    }
+    while cache.drain_shelf(&mut batch) {
+        release_batch(&mut batch);
+    }
+    assert!(cache.is_empty());
+    assert_eq!(cache.charge(), 0);
+}
+
+#[test]
+fn a_cache_is_limited_in_bytes() {
+    let _alone = alone();
+    let _alt = prepare();
+    let spec = spec(5 * MIB);
+    let mut cache = StackCache::new();
+    let mut batch = Batch::new();
+    let deep = |depth| use_depth(acquire(spec).unwrap(), depth);
+    let (a, b, c) = (deep(1500 * KIB), deep(1500 * KIB), deep(1500 * KIB));
+    assert_eq!(a.desc().class().bytes(), 2 * MIB);
+    cache.push(a).unwrap();
+    cache.push(b).unwrap();
+    let c = cache.push(c).unwrap_err();
+    cache.overflow(c, &mut batch);
+    assert_eq!((cache.len(), batch.len()), (2, 1), "the coldest goes");
+    release_batch(&mut batch);
+    let mut too_deep = deep(4500 * KIB);
+    too_deep = cache.push(too_deep).unwrap_err();
+    let expected = too_deep.desc();
+    cache.overflow(too_deep, &mut batch);
+    let free = stats().warm_large_bytes;
+    assert!(batch.len() == 2 && cache.len() == 1, "one to make room, and itself");
+    release_batch(&mut batch);
+    assert_eq!(stats().warm_large_bytes, free + 2 * MIB + expected.charge());
+    while cache.drain_shelf(&mut batch) {
+        release_batch(&mut batch);
+    }
+    assert_eq!(cache.charge(), 0);
+}
+
+#[test]
+fn threads_share_the_pools() {
+    let _alone = alone();
+    let spec = spec(320 * KIB);
+    let before = stats();
+    let rounds = 2_000;
+    let threads: Vec<_> = (0..4)
+        .map(|_| {
+            std::thread::spawn(move || {
+                let mut held = Vec::new();
+                for i in 0..rounds {
+                    held.push(acquire(spec).unwrap());
+                    if i % 3 == 2 {
+                        held.drain(..).for_each(release);
+                    }
+                }
+                held.into_iter().for_each(release);
+            })
+        })
+        .collect();
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    let after = stats();
+    assert!(after.carved - before.carved <= 12, "at most three stacks a thread");
+    assert_eq!(
+        after.free.iter().sum::<usize>() - before.free.iter().sum::<usize>(),
+        after.carved - before.carved,
+        "all of them came back"
+    );
+}

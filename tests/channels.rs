@@ -1,0 +1,201 @@
+//! Channels and wait groups, between goroutines, threads, and both.
+
+use baton::{
+    chan::{self, RecvError, SendError, TryRecvError, TrySendError},
+    go,
+    sync::WaitGroup,
+};
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering::SeqCst},
+};
+
+#[test]
+fn try_forms_and_sizes() {
+    let (tx, rx) = chan::bounded(2);
+    assert_eq!((tx.capacity(), rx.capacity()), (Some(2), Some(2)));
+    assert!(rx.is_empty() && tx.is_empty() && !tx.is_full());
+    assert_eq!(rx.try_recv(), Err(TryRecvError::Empty));
+    tx.try_send(1).unwrap();
+    tx.try_send(2).unwrap();
+    assert!(tx.is_full() && rx.is_full());
+    assert_eq!(tx.try_send(3), Err(TrySendError::Full(3)));
+    assert_eq!((rx.len(), tx.len()), (2, 2));
+    assert_eq!(rx.try_iter().collect::<Vec<_>>(), [1, 2]);
+    drop(tx);
+    assert_eq!(rx.try_recv(), Err(TryRecvError::Disconnected));
+    assert_eq!(rx.recv(), Err(RecvError));
+
+    let (tx, rx) = chan::bounded(0);
+    assert!(tx.is_full() && tx.is_empty());
+    assert_eq!(tx.try_send(1), Err(TrySendError::Full(1)));
+    drop(rx);
+    assert_eq!(tx.try_send(1), Err(TrySendError::Disconnected(1)));
+    assert_eq!(tx.send(1), Err(SendError(1)));
+    assert_eq!(SendError(5).into_inner(), 5);
+
+    let (a, _) = chan::unbounded::<()>();
+    let (b, _) = chan::unbounded::<()>();
+    assert!(a.same_channel(&a.clone()) && !a.same_channel(&b));
+    assert_eq!(a.capacity(), None);
+}
+
+#[test]
+fn one_sender_is_received_in_order_at_every_capacity() {
+    baton::run(|| {
+        for capacity in [Some(0), Some(1), Some(7), Some(128), None] {
+            let (tx, rx) = capacity.map_or_else(chan::unbounded, chan::bounded);
+            let sender = go!(move || (0..2_000).for_each(|i| tx.send(i).unwrap()));
+            assert!(rx.iter().eq(0..2_000), "capacity {capacity:?}");
+            sender.join().unwrap();
+        }
+    });
+}
+
+#[test]
+fn every_message_arrives_once() {
+    const SENDERS: usize = 8;
+    const EACH: usize = 1_000;
+    for capacity in [Some(0), Some(3), None] {
+        let (tx, rx) = capacity.map_or_else(chan::unbounded, chan::bounded);
+        let (sum_tx, sums) = chan::unbounded();
+        // Half of each end are goroutines, half are threads.
+        let mut threads = Vec::new();
+        for i in 0..SENDERS {
+            let (tx, rx, sum_tx) = (tx.clone(), rx.clone(), sum_tx.clone());
+            let send = move || (0..EACH).for_each(|n| tx.send(i * EACH + n).unwrap());
+            let receive = move || sum_tx.send(rx.iter().fold((0, 0), |(n, sum), x| (n + 1, sum + x))).unwrap();
+            if i % 2 == 0 {
+                go!(send);
+                go!(receive);
+            } else {
+                threads.push(std::thread::spawn(send));
+                threads.push(std::thread::spawn(receive));
+            }
+        }
+        drop((tx, rx, sum_tx));
+        let (n, sum) = sums.iter().fold((0, 0), |a: (usize, usize), b| (a.0 + b.0, a.1 + b.1));
+        threads.into_iter().for_each(|t| t.join().unwrap());
+        let all = SENDERS * EACH;
+        assert_eq!((n, sum), (all, all * (all - 1) / 2), "capacity {capacity:?}");
+    }
+}
+
+#[test]
+fn disconnecting_wakes_all_who_wait() {
+    baton::run(|| {
+        let (tx, rx) = chan::bounded::<u32>(0);
+        let receivers: Vec<_> = (0..50).map(|_| rx.clone()).map(|rx| go!(move || rx.recv())).collect();
+        baton::yield_now();
+        drop(tx);
+        for receiver in receivers {
+            assert_eq!(receiver.join().unwrap(), Err(RecvError));
+        }
+        let (tx, rx) = chan::bounded(1);
+        tx.send(0).unwrap();
+        let senders: Vec<_> = (1..50).map(|i| (i, tx.clone())).map(|(i, tx)| go!(move || tx.send(i))).collect();
+        baton::yield_now();
+        drop(rx);
+        for (sender, i) in senders.into_iter().zip(1..) {
+            assert_eq!(sender.join().unwrap(), Err(SendError(i)), "the message comes back");
+        }
+    });
+}
+
+#[test]
+fn messages_that_nobody_receives_are_dropped() {
+    struct Counted(Arc<AtomicUsize>);
+    impl Drop for Counted {
+        fn drop(&mut self) {
+            self.0.fetch_add(1, SeqCst);
+        }
+    }
+    let drops = Arc::new(AtomicUsize::new(0));
+    let (tx, rx) = chan::unbounded();
+    for _ in 0..10 {
+        tx.send(Counted(Arc::clone(&drops))).unwrap();
+    }
+    drop(rx.recv());
+    assert_eq!(drops.load(SeqCst), 1);
+    drop(rx);
+    assert_eq!(drops.load(SeqCst), 10, "with the last receiver");
+    drop(tx);
+    assert_eq!(drops.load(SeqCst), 10);
+}
+
+/// Go's prime sieve: a chain of goroutines, each of which lets through what its prime does not divide.
+#[test]
+fn sieve() {
+    baton::run(|| {
+        let (tx, mut rx) = chan::bounded(0);
+        go!(move || {
+            let _ = (2_u32..).try_for_each(|n| tx.send(n));
+        });
+        let mut primes = Vec::new();
+        for _ in 0..100 {
+            let prime = rx.recv().unwrap();
+            primes.push(prime);
+            let (tx, next) = chan::bounded(0);
+            go!(move || {
+                let _ = rx.iter().filter(|n| n % prime != 0).try_for_each(|n| tx.send(n));
+            });
+            rx = next;
+        }
+        assert_eq!(primes[99], 541);
+    });
+}
+
+#[test]
+fn a_wait_group_waits_for_all() {
+    let done = Arc::new(AtomicUsize::new(0));
+    let group = WaitGroup::new();
+    for i in 0..200 {
+        let (member, done) = (group.clone(), Arc::clone(&done));
+        go!(move || {
+            for _ in 0..i % 7 {
+                baton::yield_now();
+            }
+            done.fetch_add(1, SeqCst);
+            drop(member);
+        });
+    }
+    // Two wait: a goroutine and this thread.
+    let (other, seen) = (group.clone(), Arc::clone(&done));
+    let waiter = go!(move || {
+        other.wait();
+        seen.load(SeqCst)
+    });
+    group.wait();
+    assert_eq!(done.load(SeqCst), 200);
+    assert_eq!(waiter.join().unwrap(), 200);
+    WaitGroup::default().wait();
+}
+
+#[test]
+fn sleepers_wake_in_order_and_not_too_soon() {
+    use std::time::{Duration, Instant};
+    baton::run(|| {
+        let (tx, rx) = chan::unbounded();
+        let start = Instant::now();
+        for ms in [30_u64, 10, 20, 0, 40] {
+            let tx = tx.clone();
+            go!(move || {
+                let wanted = Duration::from_millis(ms);
+                baton::time::sleep(wanted);
+                assert!(start.elapsed() >= wanted);
+                tx.send(ms).unwrap();
+            });
+        }
+        drop(tx);
+        let woken: Vec<_> = rx.iter().collect();
+        assert_eq!(woken.len(), 5);
+        assert_eq!(woken[0], 0);
+    });
+    // Many at once, so that the heap grows and is shared out.
+    baton::run(|| {
+        let all: Vec<_> = (0..5_000_u64)
+            .map(|i| go!(move || baton::time::sleep(Duration::from_micros(i * 7 % 3_000))))
+            .collect();
+        all.into_iter().for_each(|h| h.join().unwrap());
+    });
+}
