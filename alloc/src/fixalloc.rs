@@ -229,10 +229,8 @@ mod tests {
         }
         for (i, slot) in all.iter().enumerate() {
             // SAFETY: still ours.
-            assert!(
-                unsafe { slot.as_ref().0 }.iter().all(|&b| b == i as u8),
-                "record {i} was overwritten"
-            );
+            let bytes = unsafe { slot.as_ref().0 };
+            assert!(bytes.iter().all(|&b| b == i as u8), "record {i} was overwritten");
         }
         assert_eq!(fix.in_use(), 500);
         // SAFETY: ours, and used no more.

@@ -1,7 +1,10 @@
 //! Baton's heap as the program's global allocator.
 
 use crate::malloc;
-use core::alloc::{GlobalAlloc, Layout};
+use core::{
+    alloc::{GlobalAlloc, Layout},
+    ptr::NonNull,
+};
 
 /// Baton's heap. Useful without the runtime too:
 ///
@@ -20,13 +23,13 @@ pub struct Alloc;
 unsafe impl GlobalAlloc for Alloc {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        malloc::malloc(layout)
+        malloc::alloc(layout)
     }
 
     #[inline]
     unsafe fn dealloc(&self, object: *mut u8, layout: Layout) {
-        // SAFETY: the trait's contract is that of `free`.
-        unsafe { malloc::free(object, layout) }
+        // SAFETY: the trait's contract is that of `free`, and no object of its is at null.
+        unsafe { malloc::dealloc(NonNull::new_unchecked(object), layout) }
     }
 
     #[inline]

@@ -49,21 +49,60 @@ const TRIES: u32 = 4;
 #[inline]
 #[must_use]
 pub fn malloc(layout: Layout) -> *mut u8 {
-    match Class::of(not_empty(layout)) {
-        Some(class) => alloc_small(class),
-        None => alloc_large(layout).map_or(ptr::null_mut(), |large| large.base.as_ptr()),
-    }
+    alloc(not_empty(layout))
 }
 
-/// Frees what [`malloc`] or [`realloc`] gave.
+/// Frees what [`malloc`] or [`realloc`] gave; null is allowed.
 ///
 /// # Safety
 ///
 /// `object` came from one of them, with this layout (as changed by `realloc`), and nobody uses it any more.
 #[inline]
 pub unsafe fn free(object: *mut u8, layout: Layout) {
-    let Some(object) = NonNull::new(object) else { return };
-    match Class::of(not_empty(layout)) {
+    if let Some(object) = NonNull::new(object) {
+        // SAFETY: as the caller promised.
+        unsafe { dealloc(object, not_empty(layout)) }
+    }
+}
+
+/// `malloc` of a layout that is not empty.
+#[inline(always)]
+pub(crate) fn alloc(layout: Layout) -> *mut u8 {
+    match Class::of_usual(layout) {
+        Some(class) => alloc_small(class),
+        None => alloc_unusual(layout),
+    }
+}
+
+/// `free` of a layout that is not empty.
+///
+/// # Safety
+///
+/// As for [`free`].
+#[inline(always)]
+pub(crate) unsafe fn dealloc(object: NonNull<u8>, layout: Layout) {
+    match Class::of_usual(layout) {
+        // SAFETY: as the caller promised.
+        Some(class) => unsafe { free_small(class, object) },
+        // SAFETY: as the caller promised.
+        None => unsafe { dealloc_unusual(object, layout) },
+    }
+}
+
+#[inline(never)]
+fn alloc_unusual(layout: Layout) -> *mut u8 {
+    match Class::of_unusual(layout) {
+        Some(class) => alloc_small(class),
+        None => alloc_large(layout).map_or(ptr::null_mut(), |large| large.base.as_ptr()),
+    }
+}
+
+/// # Safety
+///
+/// As for [`free`].
+#[inline(never)]
+unsafe fn dealloc_unusual(object: NonNull<u8>, layout: Layout) {
+    match Class::of_unusual(layout) {
         // SAFETY: as the caller promised.
         Some(class) => unsafe { free_small(class, object) },
         None => {
@@ -293,5 +332,49 @@ unsafe fn free_slow(class: Class, object: NonNull<u8>) {
             // SAFETY: as the caller promised.
             unsafe { mcentral::free_direct(class, object) };
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::guarded::{Guarded, Rank};
+    use std::os::unix::process::ExitStatusExt;
+
+    /// What a signal handler does that interrupts code with a lock held: what the lists can serve is served, the rest
+    /// cannot be.
+    #[test]
+    fn a_request_under_a_lock_is_served_by_the_lists_or_dies() {
+        const CHILD: &str = "BATON_TEST_UNDER_A_LOCK";
+        if std::env::var_os(CHILD).is_none() {
+            let output = std::process::Command::new(std::env::current_exe().unwrap())
+                .args([
+                    "malloc::tests::a_request_under_a_lock_is_served_by_the_lists_or_dies",
+                    "--exact",
+                    "--nocapture",
+                ])
+                .env(CHILD, "1")
+                .output()
+                .unwrap();
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.signal(), Some(libc::SIGABRT), "{stderr}");
+            assert!(
+                stderr.contains("served\n") && stderr.contains("interrupted held a lock"),
+                "{stderr}"
+            );
+            return;
+        }
+        static LAST: Guarded<()> = Guarded::new(Rank::Persist, ());
+        let layout = Layout::new::<[u64; 5]>();
+        let keep = malloc(layout);
+        LAST.with(|()| {
+            for _ in 0..100 {
+                // SAFETY: allocated just before, with this layout.
+                unsafe { free(malloc(layout), layout) };
+            }
+            eprintln!("served");
+            (0..100_000).for_each(|_| assert!(!malloc(layout).is_null()));
+        });
+        unreachable!("{keep:p} and 100,000 more without a lock");
     }
 }

@@ -225,7 +225,7 @@ impl PageAlloc {
             if unsafe { Arena::register(at, self.kind) }.is_none() {
                 // SAFETY: the rest of the mapping, of which nobody knows.
                 unsafe { mem::unmap(at, (count - i) * ARENA) };
-                return None;
+                return (i > 0).then_some(());
             }
             let slot = arena::slot(at.addr().get());
             self.hints.set(slot, PAGES);

@@ -139,6 +139,24 @@ impl Class {
     /// Of a layout of no bytes at all the alignment is not looked at; there is nothing that could be misaligned.
     #[inline(always)]
     pub(crate) const fn of(layout: Layout) -> Option<Self> {
+        match Self::of_usual(layout) {
+            None => Self::of_unusual(layout),
+            class => class,
+        }
+    }
+
+    /// The class of a layout of at most 1 KiB without an alignment of note; `None`: see [`of_unusual`](Self::of_unusual).
+    #[inline(always)]
+    pub(crate) const fn of_usual(layout: Layout) -> Option<Self> {
+        if layout.size() <= 1024 && layout.align() <= 8 {
+            Some(Self(CLASS_BY_8[layout.size().div_ceil(8)]))
+        } else {
+            None
+        }
+    }
+
+    /// The class of any layout.
+    pub(crate) const fn of_unusual(layout: Layout) -> Option<Self> {
         let mask = layout.align() - 1;
         // A layout's size does not overflow when rounded up to its alignment.
         let size = (layout.size() + mask) & !mask;

@@ -16,7 +16,10 @@ fn try_out(size: usize, align: usize) {
             // SAFETY: the object has `size` bytes and is ours.
             unsafe {
                 if zeroed {
-                    assert_eq!((object.read(), object.add(size / 2).read(), object.add(size - 1).read()), (0, 0, 0));
+                    assert_eq!(
+                        (object.read(), object.add(size / 2).read(), object.add(size - 1).read()),
+                        (0, 0, 0)
+                    );
                 }
                 object.write(0xff);
                 object.add(size / 2).write(0xff);
@@ -98,7 +101,10 @@ fn zeroed_objects_are_zero_where_others_wrote_before() {
             let object = malloc_zeroed(layout);
             // SAFETY: the object has `size` bytes and is ours until it is freed.
             unsafe {
-                assert!(std::slice::from_raw_parts(object, size).iter().all(|&b| b == 0), "{size}");
+                assert!(
+                    std::slice::from_raw_parts(object, size).iter().all(|&b| b == 0),
+                    "{size}"
+                );
                 object.write_bytes(0xa5, size);
                 free(object, layout);
             }
@@ -108,7 +114,20 @@ fn zeroed_objects_are_zero_where_others_wrote_before() {
 
 #[test]
 fn realloc_keeps_what_fits_for_all_kinds_of_sizes() {
-    let sizes = [1, 8, 9, 100, 1024, 1025, 5000, 32 << 10, (32 << 10) + 1, 65_537, 300_000, 2 << 20];
+    let sizes = [
+        1,
+        8,
+        9,
+        100,
+        1024,
+        1025,
+        5000,
+        32 << 10,
+        (32 << 10) + 1,
+        65_537,
+        300_000,
+        2 << 20,
+    ];
     for from in sizes {
         for to in sizes {
             for align in [1, 64, 16 << 10] {

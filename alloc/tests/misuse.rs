@@ -13,7 +13,12 @@ fn layout(size: usize) -> Layout {
 fn dies(name: &str, message: &str) {
     let output = common::rerun(name, "victim");
     let stderr = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.signal(), Some(libc::SIGABRT), "{:?}: {stderr}", output.status);
+    assert_eq!(
+        output.status.signal(),
+        Some(libc::SIGABRT),
+        "{:?}: {stderr}",
+        output.status
+    );
     assert!(stderr.contains("baton-alloc: ") && stderr.contains(message), "{stderr}");
 }
 

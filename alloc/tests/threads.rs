@@ -2,20 +2,22 @@
 
 mod common;
 
-use baton_alloc::{current, lease, malloc, free, stats};
+use baton_alloc::{current, free, lease, malloc, stats};
 use common::Object;
 use std::{
     alloc::Layout,
     cell::RefCell,
     ffi::c_void,
-    sync::{Barrier, Mutex, atomic::{AtomicUsize, Ordering::SeqCst}},
+    sync::{
+        Barrier, Mutex,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
     thread,
 };
 
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-/// pthread runs destructors after a joined std thread has reported its end? No: `join` waits for the thread itself, so
-/// after it all destructors have run.
+/// A thread from start to end: `join` waits for the thread itself, so after it all destructors have run.
 fn run(body: impl FnOnce() + Send + 'static) {
     thread::spawn(body).join().unwrap();
 }
@@ -35,7 +37,10 @@ fn short_threads_reuse_leases() {
     assert_eq!(after.leases, before.leases, "one thread at a time needs one lease");
     assert_eq!(after.attached_leases, before.attached_leases);
     assert_eq!(after.caches, before.caches);
-    assert_eq!(after.cached_bytes, before.cached_bytes, "an ended thread's cache was flushed");
+    assert_eq!(
+        after.cached_bytes, before.cached_bytes,
+        "an ended thread's cache was flushed"
+    );
     assert_eq!(after.allocs - before.allocs, after.frees - before.frees);
 }
 
@@ -78,7 +83,10 @@ fn a_lease_given_back_is_empty_and_bound_again_on_demand() {
         assert!(cached() == 0 && m.p().is_none());
         lease::give_back(m);
         drop(Object::new(64, 8, 1));
-        assert!(cached() > 0 && m.p().is_some(), "the next allocation took the lease again");
+        assert!(
+            cached() > 0 && m.p().is_some(),
+            "the next allocation took the lease again"
+        );
     });
 }
 
@@ -132,22 +140,35 @@ fn threads_that_die_attached_are_swept() {
     let _one = ONE_AT_A_TIME.lock().unwrap_or_else(|e| e.into_inner());
     let mut key = 0;
     // SAFETY: the destructor lives as long as the program.
-    assert_eq!(unsafe { libc::pthread_key_create(&raw mut key, Some(in_every_round)) }, 0);
+    let made = unsafe { libc::pthread_key_create(&raw mut key, Some(in_every_round)) };
+    assert_eq!(made, 0);
     KEY.store(key as usize, SeqCst);
     let before = stats();
     for i in 0..400 {
         run(|| {
             // SAFETY: the key was made above.
-            unsafe { libc::pthread_setspecific(KEY.load(SeqCst) as libc::pthread_key_t, std::ptr::dangling::<u8>().cast()) };
+            unsafe {
+                libc::pthread_setspecific(
+                    KEY.load(SeqCst) as libc::pthread_key_t,
+                    std::ptr::dangling::<u8>().cast(),
+                )
+            };
         });
         let now = stats();
         assert!(now.attached_leases <= before.attached_leases + i + 1);
     }
     assert!(ROUNDS.load(SeqCst) >= 800, "several rounds each");
     let after = stats();
-    assert!(after.attached_leases > before.attached_leases, "the test misses its point: all gave their lease back");
+    assert!(
+        after.attached_leases > before.attached_leases,
+        "the test misses its point: all gave their lease back"
+    );
     // 32 attached leases are not worth a sweep; after that they may double.
-    assert!(after.leases <= before.leases + 2 * 32 + 2 * before.attached_leases, "{} leases", after.leases);
+    assert!(
+        after.leases <= before.leases + 2 * 32 + 2 * before.attached_leases,
+        "{} leases",
+        after.leases
+    );
     assert_eq!(after.allocs - before.allocs, after.frees - before.frees);
 }
 

@@ -17,13 +17,20 @@ fn balanced(trace: impl FnOnce()) {
     trace();
     let after = stats();
     assert!(after.allocs > before.allocs);
-    assert_eq!(after.allocs - before.allocs, after.frees - before.frees, "objects lost or freed twice");
+    assert_eq!(
+        after.allocs - before.allocs,
+        after.frees - before.frees,
+        "objects lost or freed twice"
+    );
     assert_eq!(after.small_live_bytes, before.small_live_bytes);
     assert_eq!(after.large_bytes, before.large_bytes);
     // What is in spans is with the program, in a cache, or in an mcentral; tails of spans take up to an eighth.
     let known = after.small_live_bytes + after.cached_bytes + after.central_bytes;
     assert!(known <= after.small_span_bytes, "{after:?}");
-    assert!(known >= after.small_span_bytes - after.small_span_bytes / 8, "{after:?}");
+    assert!(
+        known >= after.small_span_bytes - after.small_span_bytes / 8,
+        "{after:?}"
+    );
 }
 
 fn trace(seed: u64, steps: usize, mut hand_over: impl FnMut(Object) -> Option<Object>) {

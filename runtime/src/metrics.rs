@@ -47,6 +47,11 @@ pub(crate) fn register(m: &'static M) {
     MS.lock().push(m);
 }
 
+/// All Ms that have a thread.
+pub(crate) fn threads() -> Vec<&'static M> {
+    MS.lock().clone()
+}
+
 /// A look at the runtime's counters. All are sums since the start unless they say otherwise; they are read one after the
 /// other while the program runs, so they need not fit together to the last unit.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -247,7 +247,7 @@ impl Desc {
         self.hi - COLOUR_ROOM - self.limit()
     }
 
-    /// The end of the page below which the first `bytes` of the stack do not reach.
+    /// The address that the highest `bytes` of the reservation, colour included, end at.
     pub(crate) fn below_first(&self, bytes: usize) -> usize {
         self.hi - bytes
     }

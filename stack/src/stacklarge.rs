@@ -5,7 +5,6 @@
 //! when they are released and are small again.
 
 use crate::{
-    Class,
     reservation::Stack,
     stackpool::{List, SMALL},
 };
@@ -58,7 +57,6 @@ impl StackLarge {
 
     /// Adds the number of free stacks of each class to `free`, which starts at the smallest class.
     pub(crate) fn count(&self, free: &mut [usize]) {
-        debug_assert!(!Class::from_index(SMALL as u8).is_small());
         for (list, n) in self.0.iter().zip(&mut free[SMALL..]) {
             *n += list.len();
         }

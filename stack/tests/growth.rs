@@ -171,6 +171,68 @@ fn two_stacks_that_grow_in_turn() {
     release(b.into_stack());
 }
 
+#[test]
+fn a_stack_grows_on_whatever_thread_it_runs() {
+    struct Moved(G);
+    // SAFETY: what the coroutine holds on its stack is bound to no thread.
+    unsafe impl Send for Moved {}
+    let stack = stack(4 * MIB + 8 * KIB, StackGrowth::Trap);
+    let mut moved = Moved(G::new(stack, |yielder, desc| {
+        let here = sp();
+        for depth in (1..=9).map(|i| i * 400 * KIB) {
+            descend(desc.base(), depth, &mut || yielder.suspend(depth));
+            assert_eq!(sp(), here);
+        }
+    }));
+    for i in 1..=10 {
+        let thread = std::thread::spawn(move || {
+            let _alt = prepare();
+            let whole = moved; // the wrapper, not only what is in it
+            let mut g = whole.0;
+            assert_eq!(g.resume(), (i < 10).then_some(i * 400 * KIB));
+            Moved(g)
+        });
+        moved = thread.join().unwrap();
+    }
+    if traps_work() {
+        assert_eq!(moved.0.desc.doublings(), 6);
+    }
+    release(moved.0.into_stack());
+}
+
+/// Recurses in small frames to `depth`; each allocates on the way down and frees on the way up.
+#[inline(never)]
+fn allocate_at_every_depth(top: usize, depth: usize) {
+    let size = 16 + (top - sp()) % 1000;
+    let layout = std::alloc::Layout::from_size_align(size, 16).unwrap();
+    let object = baton_alloc::malloc(layout);
+    assert!(!object.is_null());
+    // SAFETY: the object is ours and holds `size` bytes.
+    unsafe { object.write_bytes(size as u8, size) };
+    if top - sp() < depth {
+        allocate_at_every_depth(top, depth);
+    }
+    // SAFETY: as above.
+    assert_eq!(unsafe { black_box(object).add(size - 1).read() }, size as u8);
+    // SAFETY: allocated above with this layout.
+    unsafe { baton_alloc::free(object, layout) };
+}
+
+#[test]
+fn the_allocator_may_be_what_traps() {
+    let _alt = prepare();
+    // Many stacks that start at other lines, so that the guard is met at many places of the allocator.
+    let mut stacks: Vec<_> = (0..64).map(|_| stack(MIB + 28 * KIB, StackGrowth::Trap)).collect();
+    for _ in 0..stacks.len() {
+        let stack = stacks.pop().unwrap();
+        let desc = stack.desc();
+        release(run(stack, |desc| allocate_at_every_depth(desc.base(), 140 * KIB)));
+        if traps_work() {
+            assert_eq!(desc.traps(), 2);
+        }
+    }
+}
+
 /// Takes a frame of `bytes` without touching what is between its ends, as C code without stack-clash protection may:
 /// writes its lowest word, then a word `near` bytes below its start, and gives the lowest word again.
 #[cfg(target_arch = "x86_64")]

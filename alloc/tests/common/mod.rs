@@ -57,22 +57,29 @@ impl Object {
 
     /// Marks bytes: a few at both ends and every 512th, which shows overlaps and lost pages.
     fn fill(&self, from: usize, to: usize) {
-        for i in (from..to).filter(|&i| Self::is_marked(i, self.layout.size())) {
+        for i in Self::marked(self.layout.size()).filter(|&i| (from..to).contains(&i)) {
             // SAFETY: `i` is below the size.
             unsafe { self.ptr.add(i).write(self.mark ^ i as u8) };
         }
     }
 
-    fn is_marked(i: usize, size: usize) -> bool {
-        i < 32 || i + 32 >= size || i.is_multiple_of(512)
+    fn marked(size: usize) -> impl Iterator<Item = usize> {
+        let ends = (0..size.min(32)).chain(size.saturating_sub(32)..size);
+        ends.chain((512..size).step_by(512))
     }
 
     /// Whether the first `len` bytes are as they were written when the size was `size`.
     fn check(&self, len: usize, size: usize) {
-        for i in (0..len).filter(|&i| Self::is_marked(i, size)) {
+        for i in Self::marked(size).filter(|&i| i < len) {
             // SAFETY: `i` is below the size.
             let byte = unsafe { self.ptr.add(i).read() };
-            assert_eq!(byte, self.mark ^ i as u8, "byte {i} of {:?} at {:p}", self.layout, self.ptr);
+            assert_eq!(
+                byte,
+                self.mark ^ i as u8,
+                "byte {i} of {:?} at {:p}",
+                self.layout,
+                self.ptr
+            );
         }
     }
 

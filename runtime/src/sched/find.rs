@@ -59,8 +59,9 @@ type Job = (NonNull<G>, Option<Stack>);
 /// Runs goroutines for ever, on this thread's own stack.
 pub(super) fn run(m: &'static M) -> ! {
     let mut finished = None;
+    let mut ticks = vec![0; m.sched.ps.len()]; // here, so that looking for work does not allocate
     loop {
-        let (g, stack) = find(m, &mut finished);
+        let (g, stack) = find(m, &mut finished, &mut ticks);
         if must_migrate(m, g) && idle::hand_over(m, g) {
             free_stack(stack);
         } else {
@@ -71,7 +72,7 @@ pub(super) fn run(m: &'static M) -> ! {
 
 /// Finds a goroutine, waiting for one if need be. `finished` is the stack of the one that ended last: it goes to the P's
 /// cache and, most often, straight to the next goroutine.
-fn find(m: &'static M, finished: &mut Option<Stack>) -> Job {
+fn find(m: &'static M, finished: &mut Option<Stack>, ticks: &mut [u32]) -> Job {
     loop {
         if !m.has_p() && !idle::acquire_p(m) {
             free_stack(finished.take());
@@ -87,7 +88,7 @@ fn find(m: &'static M, finished: &mut Option<Stack>) -> Job {
             }
             Some(Next::Nothing) => {
                 free_stack(finished.take());
-                if fire_timers(m) || take_global(m) || steal(m) {
+                if fire_timers(m) || take_global(m) || steal(m, ticks) {
                     continue;
                 }
                 idle::sleep(m);
@@ -208,8 +209,9 @@ fn wake_all(gs: &[*mut G]) {
     }
 }
 
-/// Looks at the other Ps, as a spinning M, and takes half of what the first one with work has.
-fn steal(m: &'static M) -> bool {
+/// Looks at the other Ps, as a spinning M, and takes half of what the first one with work has. `ticks` is room for the
+/// ticks of all Ps.
+fn steal(m: &'static M, ticks: &mut [u32]) -> bool {
     let sched = m.sched;
     if sched.ps.len() < 2 {
         return false;
@@ -222,7 +224,9 @@ fn steal(m: &'static M) -> bool {
         m.spinning.store(true, Relaxed);
         sched.spinning.fetch_add(1, AcqRel);
     }
-    let ticks: Vec<u32> = sched.ps.iter().map(|p| p.tick.load(Relaxed)).collect();
+    for (tick, p) in ticks.iter_mut().zip(&sched.ps) {
+        *tick = p.tick.load(Relaxed);
+    }
     let start = m.counters.switches.get() as usize;
     for round in 0..STEAL_ROUNDS {
         for i in 0..sched.ps.len() {

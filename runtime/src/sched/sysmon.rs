@@ -221,10 +221,10 @@ impl Monitor {
         if doze {
             sysmon.dozes.store(true, SeqCst);
             drop(latch::barrier()); // pushers have no fence: see README.md, "The sleeper pays"
-            if self.sched.has_work(time::now) {
-                sysmon.dozes.store(false, SeqCst);
-            }
-            if self.sched.idle_ps.load(SeqCst) as usize == self.sched.ps.len() {
+            if self.sched.has_work(time::now) || self.sched.ps.iter().any(|p| p.runq.has_next()) {
+                sysmon.dozes.store(false, SeqCst); // nobody would wake it
+                timeout = Some(SLEEP_BUSY_NS);
+            } else if self.sched.idle_ps.load(SeqCst) as usize == self.sched.ps.len() {
                 timeout = None; // nothing runs: whoever gets a P says so
             }
         }
@@ -400,6 +400,7 @@ impl Monitor {
         let m: &'static M = Box::leak(Box::new(M::new(self.next_m, sched)));
         let thread = thread::Builder::new().name(format!("baton-m{}", m.id)).spawn(move || {
             m.adopt_thread();
+            metrics::register(m);
             let altstack = AltStack::install();
             if let Err(error) = &altstack {
                 fatal::no_handler(error);
@@ -416,7 +417,6 @@ impl Monitor {
             return None;
         }
         self.next_m += 1;
-        metrics::register(m);
         sched.sysmon.ms.fetch_add(1, Relaxed);
         sched.spinning.fetch_add(1, AcqRel);
         Some(m)
