@@ -64,7 +64,11 @@ fn every_message_arrives_once() {
         for i in 0..SENDERS {
             let (tx, rx, sum_tx) = (tx.clone(), rx.clone(), sum_tx.clone());
             let send = move || (0..EACH).for_each(|n| tx.send(i * EACH + n).unwrap());
-            let receive = move || sum_tx.send(rx.iter().fold((0, 0), |(n, sum), x| (n + 1, sum + x))).unwrap();
+            let receive = move || {
+                sum_tx
+                    .send(rx.iter().fold((0, 0), |(n, sum), x| (n + 1, sum + x)))
+                    .unwrap()
+            };
             if i % 2 == 0 {
                 go!(send);
                 go!(receive);
@@ -93,7 +97,10 @@ fn disconnecting_wakes_all_who_wait() {
         }
         let (tx, rx) = chan::bounded(1);
         tx.send(0).unwrap();
-        let senders: Vec<_> = (1..50).map(|i| (i, tx.clone())).map(|(i, tx)| go!(move || tx.send(i))).collect();
+        let senders: Vec<_> = (1..50)
+            .map(|i| (i, tx.clone()))
+            .map(|(i, tx)| go!(move || tx.send(i)))
+            .collect();
         baton::yield_now();
         drop(rx);
         for (sender, i) in senders.into_iter().zip(1..) {

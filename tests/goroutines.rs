@@ -199,7 +199,11 @@ fn destructors_work_during_unwinding() {
             // Grows the stack past its first extent.
             fn down(depth: usize) -> usize {
                 let frame = std::hint::black_box([depth; 64]);
-                if depth == 0 { frame[0] } else { down(depth - 1) + frame[9] - frame[8] }
+                if depth == 0 {
+                    frame[0]
+                } else {
+                    down(depth - 1) + frame[9] - frame[8]
+                }
             }
             assert_eq!(down(400), 0);
             // Waits: for a channel, a goroutine that panics, a clock.

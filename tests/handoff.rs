@@ -123,7 +123,10 @@ fn the_cache_goes_along(cause: Cause) {
         let after = other.join().unwrap();
         assert_eq!(before.cache, after.cache, "the same mcache");
         assert_eq!(before, after, "with the same contents");
-        assert!(before.counts.iter().filter(|&&n| n > 0).count() > 10, "and it is not empty");
+        assert!(
+            before.counts.iter().filter(|&&n| n > 0).count() > 10,
+            "and it is not empty"
+        );
     });
     let metrics = baton::metrics();
     let count = match cause {
@@ -138,18 +141,26 @@ const ONE: &[(&str, &str)] = &[("BATON_PROCS", "1"), ("BATON_FORCE_MIGRATION", "
 
 #[test]
 fn the_mcache_survives_a_declared_handoff() {
-    child::run("the_mcache_survives_a_declared_handoff", ONE, &[], || the_cache_goes_along(Cause::Declared)).succeeded();
+    child::run("the_mcache_survives_a_declared_handoff", ONE, &[], || {
+        the_cache_goes_along(Cause::Declared)
+    })
+    .succeeded();
 }
 
 #[test]
 fn the_mcache_survives_an_undeclared_handoff() {
-    child::run("the_mcache_survives_an_undeclared_handoff", ONE, &[], || the_cache_goes_along(Cause::Undeclared))
-        .succeeded();
+    child::run("the_mcache_survives_an_undeclared_handoff", ONE, &[], || {
+        the_cache_goes_along(Cause::Undeclared)
+    })
+    .succeeded();
 }
 
 #[test]
 fn the_mcache_survives_the_handoff_of_a_hog() {
-    child::run("the_mcache_survives_the_handoff_of_a_hog", ONE, &[], || the_cache_goes_along(Cause::Hog)).succeeded();
+    child::run("the_mcache_survives_the_handoff_of_a_hog", ONE, &[], || {
+        the_cache_goes_along(Cause::Hog)
+    })
+    .succeeded();
 }
 
 /// A goroutine whose processor was taken goes on: it allocates, spawns, sends, wakes, waits, ends.
@@ -184,8 +195,9 @@ fn a_goroutine_without_a_processor_may_do_everything() {
 fn sleepers_of_a_blocked_processor_wake() {
     static STOP: AtomicBool = AtomicBool::new(false);
     baton::run(|| {
-        let sleepers: Vec<_> =
-            (0..50).map(|i| go!(move || baton::time::sleep(Duration::from_millis(i % 10)))).collect();
+        let sleepers: Vec<_> = (0..50)
+            .map(|i| go!(move || baton::time::sleep(Duration::from_millis(i % 10))))
+            .collect();
         baton::yield_now();
         let blocked: Vec<_> = (0..baton::procs())
             .map(|_| {

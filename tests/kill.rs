@@ -11,15 +11,33 @@ static ALLOC: baton::Alloc = baton::Alloc;
 
 fn endless(depth: usize) -> usize {
     let frame = black_box([depth; 64]);
-    if frame[0] == usize::MAX { 0 } else { endless(depth + 1) + frame[63] }
+    if frame[0] == usize::MAX {
+        0
+    } else {
+        endless(depth + 1) + frame[63]
+    }
 }
 
 #[test]
 fn a_stack_that_overflows_is_reported() {
     let ran = child::run("a_stack_that_overflows_is_reported", &[], &[NO_CORE], || {
-        baton::run(|| go!(name = "diver", max_stack = 128 << 10; || endless(0)).join().unwrap());
+        baton::run(|| {
+            go!(name = "diver", max_stack = 128 << 10; || endless(0))
+                .join()
+                .unwrap()
+        });
     });
-    ran.died(libc::SIGABRT, &["goroutine ", "\"diver\"", "overflowed its stack", "131072", "max_stack", "BATON_MAX_STACK"]);
+    ran.died(
+        libc::SIGABRT,
+        &[
+            "goroutine ",
+            "\"diver\"",
+            "overflowed its stack",
+            "131072",
+            "max_stack",
+            "BATON_MAX_STACK",
+        ],
+    );
 }
 
 #[test]
@@ -28,7 +46,10 @@ fn so_it_is_when_stacks_are_demand_paged() {
     let ran = child::run("so_it_is_when_stacks_are_demand_paged", &vars, &[NO_CORE], || {
         baton::run(|| endless(0));
     });
-    ran.died(libc::SIGABRT, &["goroutine ", "\"main\"", "overflowed its stack", "1048576", "max_stack"]);
+    ran.died(
+        libc::SIGABRT,
+        &["goroutine ", "\"main\"", "overflowed its stack", "1048576", "max_stack"],
+    );
 }
 
 #[test]
@@ -44,22 +65,34 @@ fn an_exhausted_address_space_is_reported() {
             }
         });
     });
-    ran.died(libc::SIGABRT, &["no stack for goroutine ", "address space", "max_stack", "ulimit -v"]);
+    ran.died(
+        libc::SIGABRT,
+        &["no stack for goroutine ", "address space", "max_stack", "ulimit -v"],
+    );
 }
 
 #[test]
 fn at_the_limit_of_threads_the_runtime_degrades_and_warns() {
-    let vars = [("BATON_MAX_THREADS", "3"), ("BATON_PROCS", "2"), ("BATON_FORCE_MIGRATION", "0")];
-    let ran = child::run("at_the_limit_of_threads_the_runtime_degrades_and_warns", &vars, &[], || {
-        baton::run(|| {
-            let all: Vec<_> = (0..20)
-                .map(|_| go!(|| std::thread::sleep(std::time::Duration::from_millis(20))))
-                .collect();
-            // More wait than there are threads to block: each has its turn all the same.
-            all.into_iter().for_each(|h| h.join().unwrap());
-        });
-        assert!(baton::metrics().threads <= 3, "{:?}", baton::metrics());
-    });
+    let vars = [
+        ("BATON_MAX_THREADS", "3"),
+        ("BATON_PROCS", "2"),
+        ("BATON_FORCE_MIGRATION", "0"),
+    ];
+    let ran = child::run(
+        "at_the_limit_of_threads_the_runtime_degrades_and_warns",
+        &vars,
+        &[],
+        || {
+            baton::run(|| {
+                let all: Vec<_> = (0..20)
+                    .map(|_| go!(|| std::thread::sleep(std::time::Duration::from_millis(20))))
+                    .collect();
+                // More wait than there are threads to block: each has its turn all the same.
+                all.into_iter().for_each(|h| h.join().unwrap());
+            });
+            assert!(baton::metrics().threads <= 3, "{:?}", baton::metrics());
+        },
+    );
     ran.succeeded();
     ran.said(&["3 threads run already", "max_threads", "BATON_MAX_THREADS"]);
 }
@@ -89,21 +122,42 @@ fn threads_that_the_system_refuses_are_no_disaster() {
 
 /// A system-call filter: what it refuses fails with EPERM, all else goes on.
 fn filter(refuse: &[libc::c_long]) {
-    let statement = |code: u32, k: u32, jt: u8| libc::sock_filter { code: code as u16, jt, jf: 0, k };
+    let statement = |code: u32, k: u32, jt: u8| libc::sock_filter {
+        code: code as u16,
+        jt,
+        jf: 0,
+        k,
+    };
     let mut program = vec![statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0)];
     for (i, call) in refuse.iter().enumerate() {
         // To the last statement if it is this call.
         let to_refusal = u8::try_from(refuse.len() - i).unwrap();
-        program.push(statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, u32::try_from(*call).unwrap(), to_refusal));
+        program.push(statement(
+            libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K,
+            u32::try_from(*call).unwrap(),
+            to_refusal,
+        ));
     }
     program.push(statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW, 0));
-    program.push(statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32, 0));
-    let program = libc::sock_fprog { len: u16::try_from(program.len()).unwrap(), filter: program.as_mut_ptr() };
+    program.push(statement(
+        libc::BPF_RET | libc::BPF_K,
+        libc::SECCOMP_RET_ERRNO | libc::EPERM as u32,
+        0,
+    ));
+    let program = libc::sock_fprog {
+        len: u16::try_from(program.len()).unwrap(),
+        filter: program.as_mut_ptr(),
+    };
     // SAFETY: the kernel copies the program, which lives here.
     unsafe {
         assert_eq!(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
         let all_threads = 1; // SECCOMP_FILTER_FLAG_TSYNC
-        let r = libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, all_threads, &raw const program);
+        let r = libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_SET_MODE_FILTER,
+            all_threads,
+            &raw const program,
+        );
         assert_eq!(r, 0, "{}", std::io::Error::last_os_error());
     }
 }
@@ -114,9 +168,15 @@ fn refuse_threads() {
 
 fn work() {
     baton::run(|| {
-        let blocked: Vec<_> =
-            (0..8).map(|_| go!(|| std::thread::sleep(std::time::Duration::from_millis(5)))).collect();
-        let sum: u64 = (0..500_u64).map(|i| go!(move || i)).collect::<Vec<_>>().into_iter().map(|h| h.join().unwrap()).sum();
+        let blocked: Vec<_> = (0..8)
+            .map(|_| go!(|| std::thread::sleep(std::time::Duration::from_millis(5))))
+            .collect();
+        let sum: u64 = (0..500_u64)
+            .map(|i| go!(move || i))
+            .collect::<Vec<_>>()
+            .into_iter()
+            .map(|h| h.join().unwrap())
+            .sum();
         assert_eq!(sum, 124_750);
         blocked.into_iter().for_each(|h| h.join().unwrap());
     });
@@ -155,17 +215,33 @@ fn a_wild_pointer_beside_a_stack_reaches_the_old_handler() {
             libc::_exit(42);
         }
     }
-    let ran = child::run("a_wild_pointer_beside_a_stack_reaches_the_old_handler", &[], &[NO_CORE], || {
-        // SAFETY: installs a handler before the runtime installs its own.
-        unsafe { libc::signal(libc::SIGSEGV, old as extern "C" fn(libc::c_int) as libc::sighandler_t) };
-        baton::run(|| {
-            // A pointer to just above the neighbour's guard: its bottom lies one reservation above ours.
-            let here = 0_u8;
-            let neighbour = std::ptr::from_ref(&here).addr() + (1 << 20) - (128 << 10);
-            // SAFETY: it is not: this is the bug that must not go unnoticed.
-            black_box(unsafe { *std::ptr::with_exposed_provenance::<u8>(neighbour) });
-        });
-    });
+    let ran = child::run(
+        "a_wild_pointer_beside_a_stack_reaches_the_old_handler",
+        &[],
+        &[NO_CORE],
+        || {
+            // SAFETY: installs a handler before the runtime installs its own.
+            unsafe { libc::signal(libc::SIGSEGV, old as extern "C" fn(libc::c_int) as libc::sighandler_t) };
+            baton::run(|| {
+                // Neighbours: other goroutines, parked, whose stacks lie above the first one's.
+                let (_tx, rx) = chan::bounded::<()>(0);
+                let here = baton::sync::WaitGroup::new();
+                for _ in 0..8 {
+                    let (rx, here) = (rx.clone(), here.clone());
+                    go!(move || {
+                        drop(here);
+                        rx.recv()
+                    });
+                }
+                here.wait();
+                // From near the top of this stack, a pointer into the guard at the bottom of the next.
+                let local = 0_u8;
+                let neighbour = std::ptr::from_ref(&local).addr() + (14 << 10);
+                // SAFETY: it is not: this is the bug that must not go unnoticed.
+                black_box(unsafe { *std::ptr::with_exposed_provenance::<u8>(neighbour) });
+            });
+        },
+    );
     assert_eq!(ran.status, 42, "{ran:?}");
     ran.said(&["the old handler was called"]);
 }
@@ -177,9 +253,14 @@ fn settings_that_make_no_sense_are_refused() {
         ("BATON_MAX_STACK", "100", "from 65536 to"),
         ("BATON_STACK_GROWTH", "sideways", "trap or demand"),
     ] {
-        let ran = child::run("settings_that_make_no_sense_are_refused", &[(variable, value)], &[NO_CORE], || {
-            baton::run(|| ());
-        });
+        let ran = child::run(
+            "settings_that_make_no_sense_are_refused",
+            &[(variable, value)],
+            &[NO_CORE],
+            || {
+                baton::run(|| ());
+            },
+        );
         ran.died(libc::SIGABRT, &[variable, value, words]);
     }
     let error = baton::Runtime::builder().procs(0).init().unwrap_err();
@@ -198,14 +279,19 @@ fn a_panic_that_leaves_a_destructor_during_unwinding_aborts() {
             panic!("second");
         }
     }
-    let ran = child::run("a_panic_that_leaves_a_destructor_during_unwinding_aborts", &[], &[NO_CORE], || {
-        baton::run(|| {
-            let _ = go!(|| {
-                let _bomb = Bomb;
-                panic!("first");
-            })
-            .join();
-        });
-    });
+    let ran = child::run(
+        "a_panic_that_leaves_a_destructor_during_unwinding_aborts",
+        &[],
+        &[NO_CORE],
+        || {
+            baton::run(|| {
+                let _ = go!(|| {
+                    let _bomb = Bomb;
+                    panic!("first");
+                })
+                .join();
+            });
+        },
+    );
     ran.died(libc::SIGABRT, &["first", "second"]);
 }

@@ -33,7 +33,13 @@ fn a_million_park_on_a_channel_wake_and_are_joined() {
     });
     assert_eq!(sum, GOROUTINES * (GOROUTINES - 1));
     // Far from one mapping for each stack.
-    assert!(parked - before < GOROUTINES / 100, "{before} mappings before, {parked} with all of them parked");
+    assert!(
+        parked - before < GOROUTINES / 100,
+        "{before} mappings before, {parked} with all of them parked"
+    );
     let metrics = baton::metrics();
-    println!("{GOROUTINES} goroutines, {parked} mappings, {} stacks, {metrics:?}", metrics.stacks);
+    println!(
+        "{GOROUTINES} goroutines, {parked} mappings, {} stacks, {metrics:?}",
+        metrics.stacks
+    );
 }

@@ -64,3 +64,73 @@ unsafe fn unlock() {
         leases.unlock();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        guarded::Guarded,
+        malloc::{free, malloc},
+    };
+    use core::alloc::Layout;
+    use std::{
+        sync::{
+            Mutex,
+            atomic::{AtomicBool, Ordering::SeqCst},
+        },
+        thread,
+    };
+
+    /// Forks while another thread holds `guard`. That thread lets go when somebody waits for the lock, which should be the
+    /// fork, or when the fork is over, which is too late. The child must be able to use every level of the heap. (That it
+    /// can is not enough: it would also find the lock free, and what is behind it half changed, if nobody had waited.)
+    fn fork_under<T>(guard: &'static Guarded<T>) {
+        static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+        let _one = ONE_AT_A_TIME.lock().unwrap_or_else(|e| e.into_inner());
+        lease::attach();
+        let (held, over) = (AtomicBool::new(false), AtomicBool::new(false));
+        thread::scope(|scope| {
+            let holder = scope.spawn(|| {
+                guard.lock();
+                held.store(true, SeqCst);
+                while !over.load(SeqCst) && !guard.is_contended() {
+                    thread::yield_now();
+                }
+                // SAFETY: taken above.
+                unsafe { guard.unlock() };
+                !over.load(SeqCst)
+            });
+            while !held.load(SeqCst) {
+                thread::yield_now();
+            }
+            // SAFETY: the child runs on this thread alone, uses Baton's heap only, and ends by `_exit`, or by the alarm
+            // if it waits for a lock that nobody gives back.
+            let status = unsafe {
+                let child = libc::fork();
+                if child == 0 {
+                    libc::alarm(10);
+                    for size in [64, 10_000, 100_000] {
+                        let layout = Layout::from_size_align_unchecked(size, 8);
+                        (0..500).for_each(|_| assert!(!malloc(layout).is_null()));
+                        free(malloc(layout), layout);
+                    }
+                    libc::_exit(0);
+                }
+                let mut status = 0;
+                assert_eq!(libc::waitpid(child, &raw mut status, 0), child);
+                status
+            };
+            over.store(true, SeqCst);
+            assert_eq!(status, 0, "the child did not end well");
+            assert!(holder.join().unwrap(), "the fork did not wait for the lock");
+        });
+    }
+
+    #[test]
+    fn no_lock_is_held_in_the_child() {
+        fork_under(mcentral::guard(Class::of(Layout::new::<[u64; 8]>()).unwrap()));
+        fork_under(mheap::guards().0);
+        fork_under(mheap::guards().1);
+        fork_under(fixalloc::persist_guard());
+    }
+}

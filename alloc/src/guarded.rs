@@ -75,6 +75,13 @@ impl<T> Guarded<T> {
         self.lock.lock();
     }
 
+    /// Whether somebody waits for the lock at this moment.
+    #[cfg(test)]
+    pub(crate) fn is_contended(&self) -> bool {
+        // The state of a lock is its own business, but its `Debug` shows it.
+        format!("{:?}", self.lock) == "Lock(2)"
+    }
+
     /// The value.
     ///
     /// # Safety

@@ -341,6 +341,27 @@ mod tests {
     use crate::guarded::{Guarded, Rank};
     use std::os::unix::process::ExitStatusExt;
 
+    /// The P is gone when the batch arrives: one object goes to the program, the others back.
+    #[test]
+    fn a_refill_without_a_cache_keeps_nothing() {
+        std::thread::spawn(|| {
+            let class = Class::of(Layout::new::<[u8; 9000]>()).unwrap();
+            let p = lease::attach().home().unwrap();
+            let before = mcentral::counts(class);
+            let taken = p.take().unwrap();
+            let object = refill(class, 4).unwrap();
+            let now = mcentral::counts(class);
+            assert_eq!(now.direct_allocs, before.direct_allocs + 1);
+            assert_eq!(now.objects + 1, now.spans * usize::from(class.info().objects));
+            drop(taken);
+            // SAFETY: the object is ours, freed once.
+            unsafe { mcentral::free_direct(class, object) };
+            assert_eq!(mcentral::counts(class).spans, 0);
+        })
+        .join()
+        .unwrap();
+    }
+
     /// What a signal handler does that interrupts code with a lock held: what the lists can serve is served, the rest
     /// cannot be.
     #[test]

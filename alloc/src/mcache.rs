@@ -593,6 +593,29 @@ mod tests {
     }
 
     #[test]
+    fn a_batch_joins_what_came_in_the_meantime() {
+        let class = Class::of(Layout::new::<[u8; 4000]>()).unwrap();
+        let raw = new_cache().unwrap();
+        // SAFETY: the cache is the test's own, and so are the objects.
+        unsafe {
+            let cache = &*raw;
+            let mut batch = Batch::new();
+            mcentral::take(class, 4, &mut batch);
+            let [first, freed, rest @ ..] = batch.objects() else {
+                panic!("a new span has more than one object");
+            };
+            // Between the look into the empty list and the refill a signal handler freed an object.
+            assert!(cache.push(class, *freed));
+            cache.install(class, &Chain::link(rest));
+            assert_eq!(cache.len(class) as usize, 1 + rest.len());
+            assert!(Mcache::is_valid(raw));
+            mcentral::give(class, &[*first]);
+            Mcache::flush(raw);
+        }
+        assert_eq!(mcentral::counts(class).spans, 0);
+    }
+
+    #[test]
     fn a_cache_is_bounded_in_bytes() {
         let raw = new_cache().unwrap();
         // SAFETY: as above.

@@ -14,6 +14,7 @@ const MARK: &str = "BATON_TEST_CHILD";
 pub(crate) struct Ran {
     /// What ended it: an exit code, or the signal as a negative number.
     pub(crate) status: i32,
+    #[allow(dead_code, reason = "for the message of a failed assertion")]
     pub(crate) stdout: String,
     pub(crate) stderr: String,
 }
@@ -26,14 +27,20 @@ pub(crate) fn run(test: &str, vars: &[(&str, &str)], limits: &[(Limit, u64)], bo
         std::process::exit(0);
     }
     let mut command = Command::new(env::current_exe().unwrap());
-    command.args([test, "--exact", "--nocapture", "--test-threads=1"]).env(MARK, test).stdin(Stdio::null());
+    command
+        .args([test, "--exact", "--nocapture", "--test-threads=1"])
+        .env(MARK, test)
+        .stdin(Stdio::null());
     command.envs(vars.iter().copied());
     let limits = limits.to_vec();
     // SAFETY: setrlimit is async-signal-safe and nothing else is called between fork and exec.
     unsafe {
         command.pre_exec(move || {
             for &(Limit(which), value) in &limits {
-                let limit = libc::rlimit { rlim_cur: value, rlim_max: value };
+                let limit = libc::rlimit {
+                    rlim_cur: value,
+                    rlim_max: value,
+                };
                 if libc::setrlimit(which, &raw const limit) != 0 {
                     return Err(std::io::Error::last_os_error());
                 }
