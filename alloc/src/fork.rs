@@ -93,12 +93,15 @@ mod tests {
             let holder = scope.spawn(|| {
                 guard.lock();
                 held.store(true, SeqCst);
-                while !over.load(SeqCst) && !guard.is_contended() {
-                    thread::yield_now();
-                }
+                let waited_for = loop {
+                    match (guard.is_contended(), over.load(SeqCst)) {
+                        (false, false) => thread::yield_now(),
+                        (contended, _) => break contended,
+                    }
+                };
                 // SAFETY: taken above.
                 unsafe { guard.unlock() };
-                !over.load(SeqCst)
+                waited_for
             });
             while !held.load(SeqCst) {
                 thread::yield_now();

@@ -1,0 +1,252 @@
+//! Syscall-handoff cache retention: what it is worth that a processor takes its mcache along.
+//!
+//! ```text
+//! cargo run --release --example handoff
+//! ```
+//!
+//! Workers allocate batches of [`ROUND`] objects and send them to writers; a writer frees its batch and then blocks in a
+//! real system call of which nobody is told, as if it had written the batch to a disk. The same workload runs twice, each
+//! time in a process of its own: with mcaches owned by processors, and, as the control, with an mcache that belongs to the
+//! thread and stays behind with it when the processor leaves. A processor that takes its mcache along brings what the
+//! writer has just freed to the next worker; an mcache that stays behind strands it in a blocked thread.
+//!
+//! A worker knows from the thread that it runs on whether its processor has been handed to another thread since the last
+//! batch there; what the mcache counts in the first batch after a handoff is what the handoff cost.
+
+use baton::{
+    chan,
+    debug::{self, Snapshot},
+    go,
+    sync::WaitGroup,
+};
+use std::{
+    env,
+    hint::black_box,
+    process::Command,
+    sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed},
+    thread,
+    time::{Duration, Instant},
+};
+
+#[global_allocator]
+static ALLOC: baton::Alloc = baton::Alloc;
+
+/// Objects of a batch.
+const ROUND: usize = 1_000;
+/// Goroutines that free and block.
+const WRITERS: usize = 24;
+/// Goroutines that allocate, per processor.
+const WORKERS: usize = 4;
+/// Batches on their way.
+const BACKLOG: usize = 8;
+/// How long the workload runs.
+const TIME: Duration = Duration::from_millis(1_500);
+/// Tells a child which half it is.
+const HALF: &str = "BATON_HANDOFF_HALF";
+
+static STOP: AtomicBool = AtomicBool::new(false);
+
+/// What the batches came to.
+#[derive(Default)]
+struct Sums {
+    /// Batches freed, and the time of all allocations and frees.
+    batches: AtomicU64,
+    nanos: AtomicU64,
+    /// First batches after a handoff, and what their mcache counted.
+    first_batches: AtomicU64,
+    first_hits: AtomicU64,
+    first_refills: AtomicU64,
+    stranded: AtomicUsize,
+}
+
+static SUMS: Sums = Sums {
+    batches: AtomicU64::new(0),
+    nanos: AtomicU64::new(0),
+    first_batches: AtomicU64::new(0),
+    first_hits: AtomicU64::new(0),
+    first_refills: AtomicU64::new(0),
+    stranded: AtomicUsize::new(0),
+};
+
+/// The thread that each processor was last seen on.
+static LAST_THREAD: [AtomicU32; 1024] = [const { AtomicU32::new(u32::MAX) }; 1024];
+
+fn main() {
+    match env::var(HALF).as_deref() {
+        Ok("identity") => identity(),
+        Ok(_) => workload(),
+        Err(_) => compare(),
+    }
+}
+
+/// Runs this program again as one of its halves, and gives the numbers of its last line.
+fn child(half: &str, vars: &[(&str, &str)]) -> Vec<f64> {
+    let output = Command::new(env::current_exe().expect("this program has a path"))
+        .env(HALF, half)
+        .envs(vars.iter().copied())
+        .output()
+        .expect("this program can be run again");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success(),
+        "{half}: {text}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    text.split_whitespace()
+        .map(|word| word.parse().expect("a number"))
+        .collect()
+}
+
+fn compare() {
+    println!("One processor, one goroutine that stops getting on, another that runs next on it:");
+    for cause in ["declared", "undeclared", "hog"] {
+        child("identity", &[("BATON_PROCS", "1"), ("BATON_CAUSE", cause)]);
+        println!("  {cause:<10} the mcache before and after is the same object with the same contents");
+    }
+    println!("\n{WORKERS} goroutines per processor that allocate, {WRITERS} that free and block:");
+    let p = child("workload", &[]);
+    let m = child("workload", &[("BATON_CACHE_OWNER", "m")]);
+    let line = |name: &str, i: usize| println!("  {name:<52} {:>12.3} {:>12.3}", p[i], m[i]);
+    println!("  {:<52} {:>12} {:>12}", "", "P owns", "M keeps");
+    line("handoffs", 0);
+    line("mcentral refills in the first 1,000 allocations after", 1);
+    line("hit rate in the first 1,000 allocations after", 2);
+    line("bytes stranded in threads without a processor", 3);
+    line("ns per allocation and free, over all batches", 4);
+    println!(
+        "\nRESULT identity=ok contents=ok handoffs={:.0} p_refills_per_handoff={:.3} m_refills_per_handoff={:.3} \
+         p_hit_rate={:.4} m_hit_rate={:.4} m_stranded_bytes={:.0} p_ns_per_alloc={:.2} m_ns_per_alloc={:.2}",
+        p[0], p[1], m[1], p[2], m[2], m[3], p[4], m[4]
+    );
+}
+
+/// Sleeps in the kernel by a raw system call.
+fn nanosleep(duration: Duration) {
+    let spec = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: duration.subsec_nanos().into(),
+    };
+    // SAFETY: reads one timespec.
+    unsafe { libc::syscall(libc::SYS_nanosleep, &raw const spec, 0) };
+}
+
+type Batch = Vec<Box<[u8]>>;
+
+/// `ROUND` objects of 16 sizes, all live at once.
+fn allocate() -> Batch {
+    (0..ROUND)
+        .map(|i| black_box(vec![0_u8; 16 + i % 16 * 32].into_boxed_slice()))
+        .collect()
+}
+
+/// A batch, and the books about it.
+fn counted_batch() -> Batch {
+    let here = || debug::processor().zip(debug::thread());
+    let (before, counts) = (here(), debug::cache());
+    let start = Instant::now();
+    let batch = allocate();
+    SUMS.nanos.fetch_add(start.elapsed().as_nanos() as u64, Relaxed);
+    if let (Some((p, thread)), Some(a), Some(b)) = (before, counts, debug::cache())
+        && before == here()
+    {
+        let last = LAST_THREAD[p].swap(thread, Relaxed);
+        if last != thread && last != u32::MAX {
+            SUMS.first_batches.fetch_add(1, Relaxed);
+            SUMS.first_hits.fetch_add(b.hits - a.hits, Relaxed);
+            SUMS.first_refills.fetch_add(b.refills - a.refills, Relaxed);
+        }
+    }
+    batch
+}
+
+/// Frees a batch, and then blocks.
+fn write(batch: Batch, duration: Duration) {
+    let start = Instant::now();
+    drop(batch);
+    SUMS.nanos.fetch_add(start.elapsed().as_nanos() as u64, Relaxed);
+    SUMS.batches.fetch_add(1, Relaxed);
+    nanosleep(duration);
+}
+
+fn workload() {
+    let handoffs = || {
+        let m = baton::metrics();
+        m.handoffs_declared + m.handoffs_undeclared + m.handoffs_hog
+    };
+    baton::run(|| {
+        let group = WaitGroup::new();
+        let (tx, rx) = chan::bounded(BACKLOG);
+        for i in 0..WRITERS {
+            let (member, rx) = (group.clone(), rx.clone());
+            go!(name = "writer"; move || {
+                let pause = Duration::from_micros(1_000 + 97 * i as u64);
+                rx.iter().for_each(|batch| write(batch, pause));
+                drop(member);
+            });
+        }
+        for _ in 0..WORKERS * baton::procs() {
+            let (member, tx) = (group.clone(), tx.clone());
+            go!(name = "worker"; move || {
+                while !STOP.load(Relaxed) && tx.send(counted_batch()).is_ok() {}
+                drop(member);
+            });
+        }
+        drop((tx, rx));
+        baton::blocking(|| {
+            let start = Instant::now();
+            while start.elapsed() < TIME {
+                thread::sleep(Duration::from_millis(10));
+                SUMS.stranded.fetch_max(debug::stranded_bytes(), Relaxed);
+            }
+        });
+        STOP.store(true, Relaxed);
+        group.wait();
+    });
+    let first = SUMS.first_batches.load(Relaxed).max(1) as f64;
+    let refills = SUMS.first_refills.load(Relaxed) as f64 / first;
+    // A batch is one object more: the vector that holds it.
+    let hit_rate = SUMS.first_hits.load(Relaxed) as f64 / (first * (ROUND + 1) as f64);
+    let ns = SUMS.nanos.load(Relaxed) as f64 / (SUMS.batches.load(Relaxed).max(1) * ROUND as u64) as f64;
+    println!(
+        "{} {refills} {hit_rate} {} {ns}",
+        handoffs(),
+        SUMS.stranded.load(Relaxed)
+    );
+}
+
+/// On one processor: a goroutine fills the mcache, takes its picture and stops getting on; the one that waits runs next, on
+/// another thread, and takes a picture too.
+fn identity() {
+    static SEEN: AtomicBool = AtomicBool::new(false);
+    let cause = env::var("BATON_CAUSE").expect("the parent says how");
+    baton::run(|| {
+        let thread = debug::thread();
+        let other = go!(move || {
+            let mut after = Snapshot::default();
+            let taken = debug::snapshot(&mut after);
+            let moved = debug::thread() != thread;
+            SEEN.store(true, Relaxed);
+            (taken && moved).then_some(after)
+        });
+        drop(allocate());
+        let mut before = Snapshot::default();
+        assert!(debug::snapshot(&mut before), "a goroutine has a processor");
+        let wait = |pause: fn()| {
+            while !SEEN.load(Relaxed) {
+                pause();
+            }
+        };
+        let sleep = || nanosleep(Duration::from_millis(2));
+        match &*cause {
+            "declared" => baton::blocking(|| wait(sleep)),
+            "undeclared" => wait(sleep),
+            _ => wait(std::hint::spin_loop),
+        }
+        let after = other
+            .join()
+            .expect("no panic")
+            .expect("it ran on another thread, with a processor");
+        assert_eq!(before.cache, after.cache, "the same mcache");
+        assert_eq!(before, after, "with the same contents");
+    });
+}
