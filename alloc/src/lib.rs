@@ -19,7 +19,7 @@
 //! The terms and the levels are those of Go's allocator (`runtime/malloc.go`) and of TCMalloc.
 //!
 //! **The way down, `alloc`.** The [`Layout`](core::alloc::Layout) gives the size class (`sizeclass`). The thread's M
-//! opens a section of the [`latch`] and pops an object from the list of the [`mcache`](mcache) that its P carries. If the list is
+//! opens a section of the [`latch`] and pops an object from the list of the [`mcache`] that its P carries. If the list is
 //! empty it leaves the section, takes a batch from the class's mcentral, enters again and installs the batch in whatever
 //! cache is bound to it by then. The mcentral takes objects from the fullest span that has some in; if there is none it
 //! gets a new span from the [`mheap`], which takes the lowest free run of pages, from a new arena if need be. Objects
@@ -50,7 +50,7 @@
 //! | `malloc`, `global` | dispatch, and the `GlobalAlloc` on top of it |
 //! | `lease` | threads without a processor |
 //! | `sizeclass` | the table of classes, computed at compile time |
-//! | `mcache`, `mcentral`, `mspan`, `mheap` | the levels |
+//! | [`mcache`], `chain`, `mcentral`, `mspan`, [`mheap`] | the levels, and the lists that go between the first two |
 //! | `pagealloc`, `pagebits`, `arena` | runs of pages, from bitmaps; from an address to its span |
 //! | `fixalloc` | metadata: type-stable records outside the arenas |
 //! | `guarded`, `fork` | data behind a lock, the order of locks, and what fork does about them |
@@ -63,6 +63,8 @@ compile_error!("baton-alloc supports Linux on x86-64 and aarch64 only");
 // The model checker knows atomics and threads alone: under its cfg there is the latch and what it stands on.
 #[cfg(not(baton_loom))]
 mod arena;
+#[cfg(not(baton_loom))]
+mod chain;
 #[cfg(not(baton_loom))]
 pub mod current;
 #[cfg(not(baton_loom))]

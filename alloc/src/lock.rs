@@ -19,7 +19,7 @@ const CONTENDED: u32 = 2;
 #[cfg(not(baton_loom))]
 const SPINS: u32 = 40;
 #[cfg(baton_loom)]
-const SPINS: u32 = 0;
+const SPINS: u32 = 1;
 
 /// A mutex without data, poisoning or allocation.
 #[derive(Debug)]

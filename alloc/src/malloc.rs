@@ -24,10 +24,11 @@
 //! served: it dies with a message instead of waiting for itself. (What the lists can serve is served even then.)
 
 use crate::{
+    chain::Chain,
     current,
     latch::{Home, M, P},
     lease,
-    mcache::{Chain, Mcache, Popped},
+    mcache::{Mcache, Popped},
     mcentral::{self, Batch},
     mheap,
     sizeclass::{Class, PAGE},
@@ -347,6 +348,9 @@ mod tests {
         std::thread::spawn(|| {
             let class = Class::of(Layout::new::<[u8; 9000]>()).unwrap();
             let p = lease::attach().home().unwrap();
+            // In fence mode nobody is taken from an M that never was in a section.
+            // SAFETY: allocated just before, with this layout.
+            unsafe { free(malloc(Layout::new::<u64>()), Layout::new::<u64>()) };
             let before = mcentral::counts(class);
             let taken = p.take().unwrap();
             let object = refill(class, 4).unwrap();

@@ -32,9 +32,10 @@
 //! the counters, which are atomics for that reason alone: the owner writes them with a load and a store.
 
 use crate::{
+    chain::{Chain, Free},
     fixalloc::Fixalloc,
     guarded::Guarded,
-    mcentral::{self, Batch},
+    mcentral,
     sizeclass::{CLASSES, Class},
 };
 use core::{
@@ -49,11 +50,6 @@ use core::{
 
 /// What the full lists of one cache may hold together; beyond that no list is allowed to grow.
 pub const MAX_BYTES: usize = 4 << 20;
-
-/// A free object: its first word leads to the next.
-pub(crate) struct Free {
-    next: *mut Free,
-}
 
 /// What the fast path touches of a class: half a cache line.
 #[repr(C)]
@@ -99,15 +95,6 @@ pub struct CacheCounts {
     pub flushes: u64,
     /// Bytes in the lists now.
     pub cached_bytes: usize,
-}
-
-/// A list of free objects on its way into a cache or out of it.
-#[derive(Debug)]
-pub(crate) struct Chain {
-    head: *mut Free,
-    /// The last object, if the chain is on its way in.
-    tail: *mut Free,
-    len: u32,
 }
 
 /// What an allocation finds in the cache.
@@ -459,57 +446,6 @@ impl fmt::Debug for Mcache {
     }
 }
 
-impl Chain {
-    /// Links objects to a list. This is the first touch of fresh objects, so it is not done inside a section.
-    ///
-    /// # Safety
-    ///
-    /// The objects are the caller's, free, and hold at least a word.
-    pub(crate) unsafe fn link(objects: &[NonNull<u8>]) -> Self {
-        let mut next: *mut Free = ptr::null_mut();
-        for object in objects.iter().rev() {
-            let object = object.cast::<Free>();
-            // SAFETY: as the caller promised.
-            unsafe { object.write(Free { next }) };
-            next = object.as_ptr();
-        }
-        Self {
-            head: next,
-            tail: objects.last().map_or(ptr::null_mut(), |last| last.as_ptr().cast()),
-            len: objects.len() as u32,
-        }
-    }
-
-    /// A list whose end and length do not matter.
-    fn of(head: *mut Free) -> Self {
-        Self {
-            head,
-            tail: ptr::null_mut(),
-            len: 0,
-        }
-    }
-
-    /// Gives the objects to the mcentral, a batch at a time.
-    ///
-    /// # Safety
-    ///
-    /// They are the caller's, and of this class; the caller is in no section.
-    pub(crate) unsafe fn give(self, class: Class) {
-        let mut batch = Batch::new();
-        let mut next = self.head;
-        while let Some(object) = NonNull::new(next) {
-            // SAFETY: what is on the chain is a free object that holds a link.
-            next = unsafe { object.read() }.next;
-            batch.push(object.cast());
-            if batch.is_full() || next.is_null() {
-                // SAFETY: as the caller promised.
-                unsafe { mcentral::give(class, batch.objects()) };
-                batch.clear();
-            }
-        }
-    }
-}
-
 /// The lock of this module, for fork.
 pub(crate) fn guard() -> &'static Guarded<impl Sized> {
     CACHES.guard()
@@ -518,6 +454,7 @@ pub(crate) fn guard() -> &'static Guarded<impl Sized> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mcentral::Batch;
     use core::alloc::Layout;
 
     /// A refill as `malloc` does it.

@@ -42,10 +42,12 @@ mod machine;
 mod protocol;
 #[path = "latch_explorer/search.rs"]
 mod search;
+#[path = "latch_explorer/words.rs"]
+mod words;
 
-use machine::Pc;
 use protocol::{Fault, MEMBARRIER, Protocol, Violation};
 use search::explore;
+use words::Pc;
 
 /// Takers where two of them would take too long for a debug build.
 const FEWER_TAKERS: usize = if cfg!(debug_assertions) { 1 } else { 2 };
@@ -107,9 +109,10 @@ fn a_refused_membarrier_keeps_one_user_per_p() {
     let protocol = Protocol {
         takers: 1,
         may_refuse: true,
+        overtaking: true,
         ..MEMBARRIER
     };
-    is_right(protocol, COMMON);
+    is_right(protocol, &[COMMON, &[Pc::ReadMode, Pc::Fence, Pc::Confirm]].concat());
 }
 
 #[test]

@@ -10,7 +10,7 @@
 //!
 //! Whoever uses a P counts both its counters up with plain loads and stores. Two users at once lose a count or see the
 //! two differ, and the total at the end is exact. How owners fence is a matter of the whole process, so each mode has a
-//! process of its own: the test starts itself again. A run is as long as its takers need for a number of takes.
+//! process of its own: the test starts itself again. A run is over when the sysmon has detached so many Ps.
 
 #![cfg(not(baton_loom))]
 
@@ -20,16 +20,22 @@ use baton_alloc::{
 };
 use std::{
     cell::UnsafeCell,
-    env, hint, process, ptr,
-    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    env, hint, panic, process, ptr,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     thread,
 };
 
-/// Takes by each of the two takers in one run.
-const TAKES: u64 = if cfg!(debug_assertions) { 20_000 } else { 60_000 };
-/// Tries in a row that may fail before the test calls the P lost.
-const TRIES: u64 = 100_000_000;
+/// How many Ps the sysmon detaches in one run.
+const DETACHES: u64 = if cfg!(debug_assertions) { 300 } else { 1_000 };
+/// Rounds in a row without a P after which the sysmon calls the Ps lost: far more than fit into the time that an owner
+/// may have to wait for a core.
+const LOST: u64 = 20_000_000;
 const OWNERS: usize = 3;
+/// How long an owner stays outside between two sections.
+const PAUSE: u64 = 8;
 /// An owner gives its P up after so many sections.
 const SECTIONS: u64 = 10_000;
 
@@ -68,8 +74,10 @@ impl Proc {
 struct Run {
     procs: [Proc; 2],
     uses: AtomicU64,
-    takes: AtomicU64,
+    stolen: AtomicU64,
+    detached: AtomicU64,
     over: AtomicBool,
+    midway: fn(),
 }
 
 impl Run {
@@ -95,14 +103,15 @@ impl Run {
         (0..self.procs.len()).any(|n| unsafe { m.bind(&self.procs[(first + n) % self.procs.len()].p) })
     }
 
-    fn owner(&'static self, n: usize) {
-        let m: &'static M = Box::leak(Box::new(M::new()));
+    fn owner(&'static self, m: &'static M, n: usize) {
         let mut uses = 0;
         let mut turn = n as u64;
         while !self.over.load(Ordering::Relaxed) {
             turn += 1;
             if self.section(m) {
                 uses += 1;
+                // Mostly outside, so that a thread that loses its core seldom loses it in a section.
+                (0..PAUSE).for_each(|_| hint::spin_loop());
             } else {
                 // Waits every other time, and otherwise goes on without, as malloc does.
                 // SAFETY: this is the M's thread, outside sections.
@@ -121,33 +130,27 @@ impl Run {
         self.uses.fetch_add(uses, Ordering::Relaxed);
     }
 
-    /// Takes one P after the other and puts each back.
+    /// Takes one P after the other and puts each back, as long as the sysmon is at work.
     fn thief(&'static self) {
         let mut takes = 0;
-        for n in 0.. {
-            if takes == TAKES {
+        for proc in self.procs.iter().cycle() {
+            if let Some(taken) = proc.p.take() {
+                self.proc_of(taken.p()).count();
+                takes += 1;
+            }
+            if takes > 0 && self.detached.load(Ordering::Relaxed) >= DETACHES {
                 break;
             }
-            match self.procs[n % self.procs.len()].p.take() {
-                Some(taken) => {
-                    self.proc_of(taken.p()).count();
-                    takes += 1;
-                    self.takes.fetch_add(1, Ordering::Relaxed);
-                }
-                None => hint::spin_loop(),
-            }
-            assert!((n as u64) < TRIES, "no P can be taken any more");
         }
         self.uses.fetch_add(takes, Ordering::Relaxed);
+        self.stolen.store(takes, Ordering::Relaxed);
     }
 
     /// Takes what can be taken with one barrier, keeps it for a while, and releases it.
     fn sysmon(&'static self) {
-        let (mut takes, mut uses) = (0, 0);
-        for n in 0.. {
-            if takes >= TAKES {
-                break;
-            }
+        let (mut takes, mut rounds) = (0, 0);
+        let mut midway = Some(self.midway);
+        while takes < DETACHES {
             let suspects = self.procs.each_ref().map(|proc| proc.p.suspect());
             let barrier = barrier();
             for suspect in suspects.into_iter().flatten() {
@@ -155,32 +158,45 @@ impl Run {
                     self.proc_of(taken.p()).count();
                     let detached = taken.detach();
                     self.proc_of(detached.p()).count();
-                    uses += 2;
-                    takes += 1;
-                    self.takes.fetch_add(1, Ordering::Relaxed);
                     detached.release();
+                    (takes, rounds) = (takes + 1, 0);
                 }
             }
-            assert!(n < TRIES, "no P can be taken any more");
+            self.detached.store(takes, Ordering::Relaxed);
+            if takes >= DETACHES / 2
+                && let Some(call) = midway.take()
+            {
+                call();
+            }
+            rounds += 1;
+            assert!(rounds < LOST, "no P can be taken any more");
+            thread::yield_now();
         }
-        self.uses.fetch_add(uses, Ordering::Relaxed);
+        self.uses.fetch_add(2 * takes, Ordering::Relaxed);
     }
 }
 
-/// A run of all threads. `midway` is called when half of the takes are made.
-fn run(midway: impl FnOnce()) {
+/// A run of all threads, in the middle of which the sysmon calls `midway`.
+fn run(midway: fn()) {
     let run: &'static Run = Box::leak(Box::new(Run {
         procs: [Proc::new(), Proc::new()],
         uses: AtomicU64::new(0),
-        takes: AtomicU64::new(0),
+        stolen: AtomicU64::new(0),
+        detached: AtomicU64::new(0),
         over: AtomicBool::new(false),
+        midway,
     }));
-    let owners: Vec<_> = (0..OWNERS).map(|n| thread::spawn(move || run.owner(n))).collect();
-    let takers = [thread::spawn(|| run.thief()), thread::spawn(|| run.sysmon())];
-    while run.takes.load(Ordering::Relaxed) < TAKES && takers.iter().any(|t| !t.is_finished()) {
-        thread::yield_now();
+    let mut uses = 0;
+    let mut owners = Vec::new();
+    for n in 0..OWNERS {
+        let m: &'static M = Box::leak(Box::new(M::new()));
+        // The takers find owners with Ps that they may trust in fence mode, whichever thread runs first.
+        if run.bind_any(m, n) && run.section(m) {
+            uses += 1;
+        }
+        owners.push(thread::spawn(move || run.owner(m, n)));
     }
-    midway();
+    let takers = [thread::spawn(|| run.thief()), thread::spawn(|| run.sysmon())];
     let takers = takers.map(thread::JoinHandle::join);
     run.over.store(true, Ordering::Relaxed);
     for thread in takers
@@ -191,7 +207,7 @@ fn run(midway: impl FnOnce()) {
     }
     // Every P is free, and none was lost.
     let m: &'static M = Box::leak(Box::new(M::new()));
-    let mut uses = run.uses.load(Ordering::Relaxed);
+    uses += run.uses.load(Ordering::Relaxed);
     let mut total = 0;
     for proc in &run.procs {
         // SAFETY: the M is this thread's, outside sections, and has no P.
@@ -204,21 +220,26 @@ fn run(midway: impl FnOnce()) {
         total += unsafe { (*proc.counters.get())[0] };
     }
     assert_eq!(total, uses, "uses were lost");
-    println!(
-        "{:?}: {uses} uses, {} takes, {} membarriers",
-        latch::mode(),
-        run.takes.load(Ordering::Relaxed),
-        latch::membarriers(),
-    );
+    let (stolen, detached) = (run.stolen.load(Ordering::Relaxed), run.detached.load(Ordering::Relaxed));
+    let (mode, membarriers) = (latch::mode(), latch::membarriers());
+    println!("{mode:?}: {uses} uses, {stolen} stolen, {detached} detached, {membarriers} membarriers");
 }
 
 /// Runs `body` in a process of its own: this test, started again with one more variable.
 fn in_own_process(test: &str, variable: (&str, &str), body: impl FnOnce()) {
     const CHILD: &str = "BATON_TEST_CHILD";
     if env::var_os(CHILD).is_some() {
+        // A thread that fails holds a P or a lock that the others wait for.
+        panic::set_hook(Box::new(|info| {
+            eprintln!("{info}");
+            process::exit(1);
+        }));
         lease::attach(); // the first M of the process: here it chooses its mode
         return body();
     }
+    // One run at a time: each wants all cores.
+    static ONE: Mutex<()> = Mutex::new(());
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let output = process::Command::new(env::current_exe().expect("a test knows its file"))
         .args(["--exact", test, "--nocapture"])
         .env_remove("BATON_LATCH")

@@ -3,7 +3,7 @@
 mod common;
 
 use baton_alloc::{current, free, lease, malloc, stats};
-use common::Object;
+use common::{Object, exclusive};
 use std::{
     alloc::Layout,
     cell::RefCell,
@@ -15,8 +15,6 @@ use std::{
     thread,
 };
 
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-
 /// A thread from start to end: `join` waits for the thread itself, so after it all destructors have run.
 fn run(body: impl FnOnce() + Send + 'static) {
     thread::spawn(body).join().unwrap();
@@ -24,69 +22,76 @@ fn run(body: impl FnOnce() + Send + 'static) {
 
 #[test]
 fn short_threads_reuse_leases() {
-    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(|e| e.into_inner());
-    run(|| drop(Object::new(100, 8, 1)));
-    let before = stats();
-    for i in 0..1000 {
-        run(move || {
-            let objects: Vec<_> = (0..20).map(|n| Object::new(1 + (i * n) % 2000, 8, 3)).collect();
-            drop(objects);
-        });
-    }
-    let after = stats();
-    assert_eq!(after.leases, before.leases, "one thread at a time needs one lease");
-    assert_eq!(after.attached_leases, before.attached_leases);
-    assert_eq!(after.caches, before.caches);
-    assert_eq!(
-        after.cached_bytes, before.cached_bytes,
-        "an ended thread's cache was flushed"
-    );
-    assert_eq!(after.allocs - before.allocs, after.frees - before.frees);
+    exclusive(|| {
+        run(|| drop(Object::new(100, 8, 1)));
+        let before = stats();
+        for i in 0..1000 {
+            run(move || {
+                let objects: Vec<_> = (0..20).map(|n| Object::new(1 + (i * n) % 2000, 8, 3)).collect();
+                drop(objects);
+            });
+        }
+        let after = stats();
+        assert_eq!(after.leases, before.leases, "one thread at a time needs one lease");
+        assert_eq!(after.attached_leases, before.attached_leases);
+        assert_eq!(after.caches, before.caches);
+        assert_eq!(
+            after.cached_bytes, before.cached_bytes,
+            "an ended thread's cache was flushed"
+        );
+        assert_eq!(after.allocs - before.allocs, after.frees - before.frees);
+    });
 }
 
 #[test]
 fn threads_at_the_same_time_have_leases_of_their_own() {
-    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(|e| e.into_inner());
-    let before = stats();
-    let ms = Mutex::new(std::collections::BTreeSet::new());
-    let (all_in, all_out) = (Barrier::new(17), Barrier::new(17));
-    thread::scope(|scope| {
-        for _ in 0..16 {
-            scope.spawn(|| {
-                assert!(current::m().is_none(), "a new thread has no M");
-                let m = lease::attach();
-                assert!(std::ptr::eq(lease::attach(), m) && std::ptr::eq(current::m().unwrap(), m));
-                ms.lock().unwrap().insert(std::ptr::from_ref(m).addr());
-                all_in.wait();
-                drop(Object::new(10, 8, 1));
-                all_out.wait();
-            });
-        }
-        all_in.wait();
-        assert_eq!(stats().attached_leases, before.attached_leases + 16);
-        all_out.wait();
+    exclusive(|| {
+        let before = stats();
+        let ms = Mutex::new(std::collections::BTreeSet::new());
+        let (all_in, all_out) = (Barrier::new(17), Barrier::new(17));
+        thread::scope(|scope| {
+            let start = |_| {
+                scope.spawn(|| {
+                    assert!(current::m().is_none(), "a new thread has no M");
+                    let m = lease::attach();
+                    assert!(std::ptr::eq(lease::attach(), m) && std::ptr::eq(current::m().unwrap(), m));
+                    ms.lock().unwrap().insert(std::ptr::from_ref(m).addr());
+                    all_in.wait();
+                    drop(Object::new(10, 8, 1));
+                    all_out.wait();
+                })
+            };
+            let threads: Vec<_> = (0..16).map(start).collect();
+            all_in.wait();
+            assert_eq!(stats().attached_leases, before.attached_leases + 16);
+            all_out.wait();
+            for thread in threads {
+                thread.join().unwrap();
+            }
+        });
+        assert_eq!(ms.lock().unwrap().len(), 16);
     });
-    assert_eq!(ms.lock().unwrap().len(), 16);
 }
 
 #[test]
 fn a_lease_given_back_is_empty_and_bound_again_on_demand() {
-    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(|e| e.into_inner());
-    run(|| {
-        let m = lease::attach();
-        drop(Object::new(64, 8, 1));
-        let cache = m.home().unwrap().cache();
-        // SAFETY: caches are never freed.
-        let cached = || unsafe { &*cache }.counts().cached_bytes;
-        assert!(cached() > 0 && m.p().is_some());
-        lease::give_back(m);
-        assert!(cached() == 0 && m.p().is_none());
-        lease::give_back(m);
-        drop(Object::new(64, 8, 1));
-        assert!(
-            cached() > 0 && m.p().is_some(),
-            "the next allocation took the lease again"
-        );
+    exclusive(|| {
+        run(|| {
+            let m = lease::attach();
+            drop(Object::new(64, 8, 1));
+            let cache = m.home().unwrap().cache();
+            // SAFETY: caches are never freed.
+            let cached = || unsafe { &*cache }.counts().cached_bytes;
+            assert!(cached() > 0 && m.p().is_some());
+            lease::give_back(m);
+            assert!(cached() == 0 && m.p().is_none());
+            lease::give_back(m);
+            drop(Object::new(64, 8, 1));
+            assert!(
+                cached() > 0 && m.p().is_some(),
+                "the next allocation took the lease again"
+            );
+        });
     });
 }
 
@@ -111,16 +116,17 @@ thread_local! {
 
 #[test]
 fn thread_local_destructors_may_allocate() {
-    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(|e| e.into_inner());
-    let before = stats();
-    for _ in 0..50 {
-        run(|| LOCAL.with(|local| local.0.borrow_mut().push(Object::new(77, 8, 1))));
-    }
-    let after = stats();
-    assert_eq!(DESTROYED.load(SeqCst), 50);
-    assert!(after.leases <= before.leases + 1);
-    assert_eq!(after.attached_leases, before.attached_leases);
-    assert_eq!(after.allocs - before.allocs, after.frees - before.frees);
+    exclusive(|| {
+        let before = stats();
+        for _ in 0..50 {
+            run(|| LOCAL.with(|local| local.0.borrow_mut().push(Object::new(77, 8, 1))));
+        }
+        let after = stats();
+        assert_eq!(DESTROYED.load(SeqCst), 50);
+        assert!(after.leases <= before.leases + 1);
+        assert_eq!(after.attached_leases, before.attached_leases);
+        assert_eq!(after.allocs - before.allocs, after.frees - before.frees);
+    });
 }
 
 /// Allocates and re-arms itself in every round of destructors that there is, so that the last allocation comes after the
@@ -137,53 +143,56 @@ static ROUNDS: AtomicUsize = AtomicUsize::new(0);
 
 #[test]
 fn threads_that_die_attached_are_swept() {
-    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(|e| e.into_inner());
-    let mut key = 0;
-    // SAFETY: the destructor lives as long as the program.
-    let made = unsafe { libc::pthread_key_create(&raw mut key, Some(in_every_round)) };
-    assert_eq!(made, 0);
-    KEY.store(key as usize, SeqCst);
-    let before = stats();
-    for i in 0..400 {
-        run(|| {
-            // SAFETY: the key was made above.
-            unsafe {
-                libc::pthread_setspecific(
-                    KEY.load(SeqCst) as libc::pthread_key_t,
-                    std::ptr::dangling::<u8>().cast(),
-                )
-            };
-        });
-        let now = stats();
-        assert!(now.attached_leases <= before.attached_leases + i + 1);
-    }
-    assert!(ROUNDS.load(SeqCst) >= 800, "several rounds each");
-    let after = stats();
-    assert!(
-        after.attached_leases > before.attached_leases,
-        "the test misses its point: all gave their lease back"
-    );
-    // 32 attached leases are not worth a sweep; after that they may double.
-    assert!(
-        after.leases <= before.leases + 2 * 32 + 2 * before.attached_leases,
-        "{} leases",
-        after.leases
-    );
-    assert_eq!(after.allocs - before.allocs, after.frees - before.frees);
+    exclusive(|| {
+        let mut key = 0;
+        // SAFETY: the destructor lives as long as the program.
+        let made = unsafe { libc::pthread_key_create(&raw mut key, Some(in_every_round)) };
+        assert_eq!(made, 0);
+        KEY.store(key as usize, SeqCst);
+        let before = stats();
+        for i in 0..400 {
+            run(|| {
+                // SAFETY: the key was made above.
+                unsafe {
+                    libc::pthread_setspecific(
+                        KEY.load(SeqCst) as libc::pthread_key_t,
+                        std::ptr::dangling::<u8>().cast(),
+                    )
+                };
+            });
+            let now = stats();
+            assert!(now.attached_leases <= before.attached_leases + i + 1);
+        }
+        assert!(ROUNDS.load(SeqCst) >= 800, "several rounds each");
+        let after = stats();
+        assert!(
+            after.attached_leases > before.attached_leases,
+            "the test misses its point: all gave their lease back"
+        );
+        // 32 attached leases are not worth a sweep; after that they may double.
+        assert!(
+            after.leases <= before.leases + 2 * 32 + 2 * before.attached_leases,
+            "{} leases",
+            after.leases
+        );
+        assert_eq!(after.allocs - before.allocs, after.frees - before.frees);
+    });
 }
 
 #[test]
 fn an_object_outlives_its_thread() {
-    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(|e| e.into_inner());
-    let layout = Layout::new::<[u64; 40]>();
-    let before = stats();
-    let objects: Vec<usize> = thread::spawn(move || (0..1000).map(|_| malloc(layout).expose_provenance()).collect())
-        .join()
-        .unwrap();
-    for object in objects {
-        // SAFETY: allocated above with this layout, and freed once.
-        unsafe { free(std::ptr::with_exposed_provenance_mut(object), layout) };
-    }
-    let after = stats();
-    assert_eq!(after.small_live_bytes, before.small_live_bytes);
+    exclusive(|| {
+        let layout = Layout::new::<[u64; 40]>();
+        let before = stats();
+        let objects: Vec<usize> =
+            thread::spawn(move || (0..1000).map(|_| malloc(layout).expose_provenance()).collect())
+                .join()
+                .unwrap();
+        for object in objects {
+            // SAFETY: allocated above with this layout, and freed once.
+            unsafe { free(std::ptr::with_exposed_provenance_mut(object), layout) };
+        }
+        let after = stats();
+        assert_eq!(after.small_live_bytes, before.small_live_bytes);
+    });
 }

@@ -4,33 +4,31 @@
 mod common;
 
 use baton_alloc::stats;
-use common::{Object, Rng};
-use std::sync::{Mutex, mpsc};
-
-/// The counters are the process's, so one trace at a time.
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+use common::{Object, Rng, exclusive};
+use std::{sync::mpsc, thread};
 
 /// Runs `trace`, and checks that afterwards as much was freed as was allocated, to the byte.
-fn balanced(trace: impl FnOnce()) {
-    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(|e| e.into_inner());
-    let before = stats();
-    trace();
-    let after = stats();
-    assert!(after.allocs > before.allocs);
-    assert_eq!(
-        after.allocs - before.allocs,
-        after.frees - before.frees,
-        "objects lost or freed twice"
-    );
-    assert_eq!(after.small_live_bytes, before.small_live_bytes);
-    assert_eq!(after.large_bytes, before.large_bytes);
-    // What is in spans is with the program, in a cache, or in an mcentral; tails of spans take up to an eighth.
-    let known = after.small_live_bytes + after.cached_bytes + after.central_bytes;
-    assert!(known <= after.small_span_bytes, "{after:?}");
-    assert!(
-        known >= after.small_span_bytes - after.small_span_bytes / 8,
-        "{after:?}"
-    );
+fn balanced(trace: impl FnOnce() + Send + 'static) {
+    exclusive(|| {
+        let before = stats();
+        trace();
+        let after = stats();
+        assert!(after.allocs > before.allocs);
+        assert_eq!(
+            after.allocs - before.allocs,
+            after.frees - before.frees,
+            "objects lost or freed twice"
+        );
+        assert_eq!(after.small_live_bytes, before.small_live_bytes);
+        assert_eq!(after.large_bytes, before.large_bytes);
+        // What is in spans is with the program, in a cache, or in an mcentral; tails of spans take up to an eighth.
+        let known = after.small_live_bytes + after.cached_bytes + after.central_bytes;
+        assert!(known <= after.small_span_bytes, "{after:?}");
+        assert!(
+            known >= after.small_span_bytes - after.small_span_bytes / 8,
+            "{after:?}"
+        );
+    });
 }
 
 fn trace(seed: u64, steps: usize, mut hand_over: impl FnMut(Object) -> Option<Object>) {
@@ -76,8 +74,8 @@ fn one_thread() {
 fn four_threads_that_free_each_others_objects() {
     balanced(|| {
         let (senders, receivers): (Vec<_>, Vec<_>) = (0..4).map(|_| mpsc::channel::<Object>()).unzip();
-        std::thread::scope(|scope| {
-            for (i, receiver) in receivers.into_iter().enumerate() {
+        thread::scope(|scope| {
+            let start = |(i, receiver): (usize, mpsc::Receiver<Object>)| {
                 let next = senders[(i + 1) % 4].clone();
                 scope.spawn(move || {
                     let mut n = 0;
@@ -95,9 +93,13 @@ fn four_threads_that_free_each_others_objects() {
                     });
                     drop(next);
                     receiver.try_iter().for_each(drop);
-                });
-            }
+                })
+            };
+            let threads: Vec<_> = receivers.into_iter().enumerate().map(start).collect();
             drop(senders);
+            for thread in threads {
+                thread.join().unwrap();
+            }
         });
     });
 }
@@ -106,14 +108,16 @@ fn four_threads_that_free_each_others_objects() {
 fn one_thread_allocates_and_another_frees() {
     balanced(|| {
         let (sender, receiver) = mpsc::sync_channel::<Vec<Object>>(4);
-        std::thread::scope(|scope| {
-            scope.spawn(move || {
+        thread::scope(|scope| {
+            let allocates = scope.spawn(move || {
                 for round in 0..60 {
                     let objects = (0..500).map(|i| Object::new(1 + i % 300, 8, round)).collect();
                     sender.send(objects).unwrap();
                 }
             });
-            scope.spawn(move || receiver.into_iter().for_each(drop));
+            let frees = scope.spawn(move || receiver.into_iter().for_each(drop));
+            allocates.join().unwrap();
+            frees.join().unwrap();
         });
         let after = stats();
         assert!(after.flushes > 0 && after.refills > 0, "{after:?}");
@@ -122,14 +126,15 @@ fn one_thread_allocates_and_another_frees() {
 
 #[test]
 fn most_requests_are_served_by_the_cache() {
-    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(|e| e.into_inner());
-    let before = stats();
-    for round in 0..200 {
-        let objects: Vec<Object> = (0..300).map(|i| Object::new(8 + 8 * (i % 16), 8, round)).collect();
-        drop(objects);
-    }
-    let after = stats();
-    let (hits, refills) = (after.hits - before.hits, after.refills - before.refills);
-    assert!(hits > 59_000 && refills < 200, "{hits} hits, {refills} refills");
-    assert_eq!(hits + refills, after.allocs - before.allocs);
+    exclusive(|| {
+        let before = stats();
+        for round in 0..200 {
+            let objects: Vec<Object> = (0..300).map(|i| Object::new(8 + 8 * (i % 16), 8, round)).collect();
+            drop(objects);
+        }
+        let after = stats();
+        let (hits, refills) = (after.hits - before.hits, after.refills - before.refills);
+        assert!(hits > 59_000 && refills < 200, "{hits} hits, {refills} refills");
+        assert_eq!(hits + refills, after.allocs - before.allocs);
+    });
 }

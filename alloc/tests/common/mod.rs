@@ -2,7 +2,12 @@
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
 use baton_alloc as heap;
-use std::{alloc::Layout, ptr::NonNull};
+use std::{
+    alloc::Layout,
+    ptr::NonNull,
+    sync::{Mutex, PoisonError},
+    thread,
+};
 
 /// xorshift64* with a seed: the same numbers in every run.
 pub(crate) struct Rng(u64);
@@ -108,6 +113,17 @@ impl Drop for Object {
         self.check(self.layout.size(), self.layout.size());
         // SAFETY: the object is ours, with this layout.
         unsafe { heap::free(self.ptr.as_ptr(), self.layout) };
+    }
+}
+
+/// Runs the body of a test that looks at the process's counters: one at a time, and on a thread that is over, with its
+/// lease given back, before the next one starts. (For the same reason such a test joins each thread that it starts: a
+/// scope ends when the closures of its threads end, which is before their destructors run.)
+pub(crate) fn exclusive(body: impl FnOnce() + Send + 'static) {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Err(panic) = thread::spawn(body).join() {
+        std::panic::resume_unwind(panic);
     }
 }
 

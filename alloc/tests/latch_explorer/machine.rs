@@ -1,91 +1,20 @@
-//! The machine: words of memory, threads with store buffers, and the parts that a step is made of.
+//! The machine: words of memory, threads with store buffers, and the parts that a step is made of. It knows no protocol.
+
+use crate::words::{Pc, lock};
 
 /// How many stores a buffer holds. A thread whose buffer is full waits for a flush.
 pub(crate) const BUFFER: usize = if cfg!(debug_assertions) { 3 } else { 4 };
 
-pub(crate) const MS: usize = 2;
-pub(crate) const PS: usize = 2;
 pub(crate) const THREADS: usize = 4;
 
-/// The words of memory, two bits each. Word 0 does not exist: an empty place in a buffer is a 0.
+/// A word of memory, two bits wide: 1 to 15. Word 0 does not exist: an empty place in a buffer is a 0.
 pub(crate) type Word = usize;
 
-/// `inside` of M number `m` (of P number `m`, where a faulty protocol keeps it there).
-pub(crate) fn inside(m: usize) -> Word {
-    1 + m
-}
-/// `M.p`.
-pub(crate) fn mp(m: usize) -> Word {
-    3 + m
-}
-/// `P.m`.
-pub(crate) fn pm(p: usize) -> Word {
-    5 + p
-}
-/// `P.lock`: 0 or 1.
-pub(crate) fn lock(p: usize) -> Word {
-    7 + p
-}
-/// `M.fenced`.
-pub(crate) fn fenced(m: usize) -> Word {
-    9 + m
-}
-/// Whether owners fence.
-pub(crate) const FENCE_MODE: Word = 11;
-
-/// `M.p` and registers: no P.
-pub(crate) const NULL: u8 = 0;
-/// `P.m`: no M runs this P.
-pub(crate) const NONE: u8 = 0;
-/// `P.m`: a taker has this P.
-pub(crate) const TAKEN: u8 = 1;
-
-/// The value of `M.p` that means P number `p`.
-pub(crate) fn a_p(p: usize) -> u8 {
-    1 + p as u8
-}
-/// The value of `P.m` that means M number `m`.
-pub(crate) fn an_m(m: usize) -> u8 {
-    2 + m as u8
-}
-
-/// Where a thread is. The name is what it does next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub(crate) enum Pc {
-    // An M.
-    Top,
-    SetInside,
-    ReadMode,
-    Fence,
-    LoadP,
-    Leave,
-    HomeLock,
-    HomeRead,
-    BindLock,
-    BindRead,
-    UnbindLock,
-    UnbindRead,
-    // A taker.
-    TryLock,
-    ReadM,
-    Barrier,
-    Confirm,
-    Poll,
-    Owned,
-    Detached,
-    ReleaseWrite,
-    // Either.
-    Done,
-}
-
-/// One thread: where it is, its two registers, and its store buffer, the oldest store first.
+/// One thread: where it is, its two registers (what they hold is up to the protocol), and its store buffer, the oldest store first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Thread {
     pub(crate) pc: Pc,
-    /// The P at hand, as [`a_p`].
     pub(crate) p: u8,
-    /// An M: its home, as [`a_p`]. A taker: its suspect's M, as [`an_m`].
     pub(crate) other: u8,
     /// Word and value of each buffered store: `word << 2 | value`. The first [`BUFFER`] places are in use.
     pub(crate) stores: [u8; 4],

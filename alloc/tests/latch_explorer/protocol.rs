@@ -1,8 +1,8 @@
 //! The protocol of `src/latch.rs`, one arm for each of its steps, and the protocols that leave one thing out.
 
-use crate::machine::{
-    BUFFER, FENCE_MODE, MS, NONE, NULL, PS, Pc, State, Step, TAKEN, THREADS, Thread, Word, a_p, an_m, fenced, inside,
-    lock, mp, pm,
+use crate::{
+    machine::{BUFFER, State, Step, THREADS, Thread, Word},
+    words::{FENCE_MODE, MS, NONE, NULL, PS, Pc, TAKEN, a_p, an_m, fenced, inside, lock, mp, pm},
 };
 
 /// What a faulty protocol does otherwise.

@@ -3,6 +3,7 @@
 use crate::{
     machine::{BUFFER, State, THREADS},
     protocol::{Protocol, Steps, Violation},
+    words::NAMES,
 };
 use std::{fmt, time::Instant};
 
@@ -73,7 +74,7 @@ fn find(table: &[Place], hash: u32, is_state: impl Fn(Place) -> bool) -> usize {
 pub(crate) struct Finding {
     pub(crate) states: usize,
     /// A bit for every [`Pc`] at which a thread was seen.
-    pub(crate) visited: u32,
+    pub(crate) visited: u64,
     /// The steps of the longest among the shortest ways to a state.
     pub(crate) depth: usize,
     pub(crate) counterexample: Option<(Violation, Vec<String>)>,
@@ -143,8 +144,7 @@ fn way(protocol: &Protocol, seen: &Seen, n: usize) -> Vec<String> {
         let t = (0..THREADS)
             .find(|&t| before.threads[t] != after.threads[t])
             .expect("a step is a thread's");
-        let thread = ["M0", "M1", "taker 0", "taker 1"][t];
-        way.push(format!("{thread:8}{name}"));
+        way.push(format!("{:8}{name}", NAMES[t]));
         n = parent;
     }
     way.reverse();
