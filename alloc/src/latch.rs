@@ -74,8 +74,10 @@ pub struct M {
     /// The P that this M bound last. Written by this M, under that P's lock.
     home: AtomicPtr<P>,
     /// The private P that serves this thread while it has no other: see `lease`. Written by this thread alone.
+    #[cfg(not(baton_loom))]
     pub(crate) lease: AtomicPtr<P>,
     /// 1 while this thread holds a lock of the allocator. Written by this thread alone.
+    #[cfg(not(baton_loom))]
     pub(crate) locked: AtomicU8,
     /// The stack that this thread runs on, for the layer that owns stacks; null for a thread's own. Written by this
     /// thread alone, read by its fault handler.
@@ -166,7 +168,9 @@ impl M {
             fenced: AtomicU8::new(0),
             p: AtomicPtr::new(ptr::null_mut()),
             home: AtomicPtr::new(ptr::null_mut()),
+            #[cfg(not(baton_loom))]
             lease: AtomicPtr::new(ptr::null_mut()),
+            #[cfg(not(baton_loom))]
             locked: AtomicU8::new(0),
             stack: AtomicPtr::new(ptr::null_mut()),
             sched: AtomicPtr::new(ptr::null_mut()),
@@ -213,8 +217,12 @@ impl M {
     }
 
     /// Closes the section.
+    ///
+    /// # Safety
+    ///
+    /// `self` is the calling thread's M, and [`enter`](Self::enter) opened the section (invariant 4).
     #[inline(always)]
-    pub fn leave(&self) {
+    pub unsafe fn leave(&self) {
         debug_assert!(self.is_inside(), "leaving a section that was not entered");
         self.inside.store(0, Ordering::Release);
     }
@@ -237,11 +245,13 @@ impl M {
         })
     }
 
-    /// Gives this M's P up, so that anybody may bind it. Gives the P, or `None` if it was taken before.
+    /// Gives this M's P up, so that anybody may bind it. Gives the P, or `None` if it was taken before. Waits for a taker
+    /// that is at work on that P; so a thread must not call it while it holds its own P [`Taken`].
     ///
     /// # Safety
     ///
     /// `self` is the calling thread's M and no section of it is open.
+    #[must_use]
     pub unsafe fn unbind(&self) -> Option<&'static P> {
         // SAFETY: home is null or a P, and Ps are never freed.
         let home = unsafe { self.home.load(Ordering::Relaxed).as_ref() }?;
@@ -261,6 +271,7 @@ impl M {
     /// # Safety
     ///
     /// `self` is the calling thread's M and no section of it is open.
+    #[must_use]
     pub unsafe fn look_home(&self, wait: bool) -> Home {
         // SAFETY: home is null or a P, and Ps are never freed.
         let Some(home) = (unsafe { self.home.load(Ordering::Relaxed).as_ref() }) else {
@@ -372,7 +383,8 @@ impl P {
     pub fn take(&'static self) -> Option<Taken> {
         let suspect = self.suspect()?;
         let barrier = barrier();
-        suspect.confirm(&barrier)
+        // SAFETY: the barrier came after the suspect.
+        unsafe { suspect.confirm(&barrier) }
     }
 
     /// The first step of a take: locks P and clears its M's `p`. Fails if no M runs P, or if somebody has the lock.
@@ -432,8 +444,12 @@ impl Suspect {
     }
 
     /// The second step of a take: P is ours if its M is in no section, or leaves it within about a microsecond.
+    ///
+    /// # Safety
+    ///
+    /// The barrier was issued after this suspect was made.
     #[must_use]
-    pub fn confirm(self, barrier: &Barrier) -> Option<Taken> {
+    pub unsafe fn confirm(self, barrier: &Barrier) -> Option<Taken> {
         if !barrier.reached_all && self.m.fenced.load(Ordering::Acquire) == 0 {
             return None; // the M may be in an unfenced section from before the switch to fences; `drop` puts P back
         }

@@ -219,7 +219,8 @@ unsafe fn section<R>(m: &M, f: impl FnOnce(&Mcache) -> R) -> Option<R> {
     let p: Option<&P> = unsafe { m.enter() };
     // SAFETY: a P that an M runs carries an mcache, and caches are never freed.
     let result = p.map(|p| f(unsafe { &*p.cache() }));
-    m.leave();
+    // SAFETY: entered above.
+    unsafe { m.leave() };
     result
 }
 

@@ -72,6 +72,7 @@ pub fn snapshot(into: &mut Snapshot) -> bool {
         // SAFETY: a P that an M runs carries an mcache, and caches are never freed.
         into.take(p.kind(), unsafe { &*p.cache() });
     }
-    m.leave();
+    // SAFETY: entered above.
+    unsafe { m.leave() };
     p.is_some()
 }

@@ -109,7 +109,7 @@ fn a_refused_membarrier_keeps_one_user_per_p() {
     let protocol = Protocol {
         takers: 1,
         may_refuse: true,
-        overtaking: true,
+        overtaking: !cfg!(debug_assertions),
         ..MEMBARRIER
     };
     is_right(protocol, &[COMMON, &[Pc::ReadMode, Pc::Fence, Pc::Confirm]].concat());

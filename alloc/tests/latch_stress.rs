@@ -29,7 +29,7 @@ use std::{
 };
 
 /// How many Ps the sysmon detaches in one run.
-const DETACHES: u64 = if cfg!(debug_assertions) { 300 } else { 1_000 };
+const DETACHES: u64 = if cfg!(debug_assertions) { 150 } else { 1_000 };
 /// Rounds in a row without a P after which the sysmon calls the Ps lost: far more than fit into the time that an owner
 /// may have to wait for a core.
 const LOST: u64 = 20_000_000;
@@ -94,7 +94,8 @@ impl Run {
         if let Some(p) = p {
             self.proc_of(p).count();
         }
-        m.leave();
+        // SAFETY: entered above.
+        unsafe { m.leave() };
         p.is_some()
     }
 
@@ -154,7 +155,8 @@ impl Run {
             let suspects = self.procs.each_ref().map(|proc| proc.p.suspect());
             let barrier = barrier();
             for suspect in suspects.into_iter().flatten() {
-                if let Some(taken) = suspect.confirm(&barrier) {
+                // SAFETY: the barrier came after the suspects.
+                if let Some(taken) = unsafe { suspect.confirm(&barrier) } {
                     self.proc_of(taken.p()).count();
                     let detached = taken.detach();
                     self.proc_of(detached.p()).count();

@@ -154,12 +154,11 @@ impl M {
     unsafe fn section<R>(&self, f: impl FnOnce(&'static P, &mut Own) -> R) -> Option<R> {
         let latch = self.latch();
         // SAFETY: as the caller promised; `leave` follows below.
-        let result = match unsafe { latch.enter() }.and_then(P::of) {
-            // SAFETY: inside a section that uses P, this M is its owner.
-            Some(p) => Some(f(p, unsafe { p.own() })),
-            None => None,
-        };
-        latch.leave();
+        let p = unsafe { latch.enter() }.and_then(P::of);
+        // SAFETY: inside a section that uses P, this M is its owner.
+        let result = p.map(|p| f(p, unsafe { p.own() }));
+        // SAFETY: entered above.
+        unsafe { latch.leave() };
         result
     }
 

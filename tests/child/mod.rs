@@ -1,5 +1,7 @@
 //! Running one test of the present binary as a child process: for tests that crash, or need settings of their own.
 
+#![allow(dead_code, reason = "each test binary uses some of this")]
+
 use std::{
     env,
     os::unix::process::{CommandExt, ExitStatusExt},
@@ -14,7 +16,6 @@ const MARK: &str = "BATON_TEST_CHILD";
 pub(crate) struct Ran {
     /// What ended it: an exit code, or the signal as a negative number.
     pub(crate) status: i32,
-    #[allow(dead_code, reason = "for the message of a failed assertion")]
     pub(crate) stdout: String,
     pub(crate) stderr: String,
 }
@@ -87,5 +88,4 @@ pub(crate) struct Limit(libc::__rlimit_resource_t);
 pub(crate) const NO_CORE: (Limit, u64) = (Limit(libc::RLIMIT_CORE), 0);
 
 /// Bytes of address space.
-#[allow(dead_code, reason = "each test binary uses some of this")]
 pub(crate) const ADDRESS_SPACE: Limit = Limit(libc::RLIMIT_AS);

@@ -1,6 +1,11 @@
 //! The three models under one name, and what can be wrong with a state.
 
-use crate::{doze::Doze, machine::State, timers::Timers, work::Work};
+use crate::{
+    doze::Doze,
+    machine::{State, Step, Word},
+    timers::Timers,
+    work::Work,
+};
 
 /// A protocol, or a faulty one.
 #[derive(Clone, Copy, Debug)]
@@ -67,4 +72,13 @@ pub(crate) enum Violation {
     Overslept,
     /// The sysmon sleeps without a time limit, and something is to be done.
     LostAlert,
+}
+
+/// Writes to memory at once. For a read-modify-write, which waits until all stores of the thread are in memory; for a word
+/// that is read and written under the lock only, where the unlock that follows is buffered; and for a note, which one
+/// thread waits for and may be slow to notice.
+pub(crate) fn write(mut step: Step, word: Word, value: u8) -> Step {
+    assert!(value <= 3, "words have two bits");
+    step.state.write(word, value);
+    step
 }

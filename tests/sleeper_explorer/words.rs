@@ -60,7 +60,6 @@ pub(crate) enum Pc {
     WakeNote,
     // Looking for work.
     Search,
-    SearchGlobal,
     StartSpinning,
     SearchRing,
     Steal,

@@ -2,7 +2,7 @@
 //!
 //! | thread | begins | may then |
 //! |---|---|---|
-//! | M0 | runs a goroutine on P0 | push to its ring, take a batch from the global queue to its ring, compute for ever, end and look for work |
+//! | M0 | runs a goroutine on P0 | push to its ring, take a batch from the global queue to its ring, and then compute for ever |
 //! | M1, M2 | have P1, P2 and find nothing | sleep, be woken, look, steal from P0, run what they find for ever or to its end |
 //! | outside | is a plain thread | push to the global queue |
 //!
@@ -11,7 +11,7 @@
 
 use crate::{
     machine::{State, Step, Thread},
-    protocol::{Steps, Violation},
+    protocol::{Steps, Violation, write},
     words::{GLOBAL, IDLE_PS, OUTSIDE, Pc, RING, SPINNING, listed, lock, note},
 };
 
@@ -65,12 +65,6 @@ impl Bits {
     }
 }
 
-/// A read-modify-write, all stores of the thread being in memory.
-fn rmw(mut step: Step, word: usize, value: u8) -> Step {
-    step.state.write(word, value);
-    step
-}
-
 impl Work {
     pub(crate) fn start(&self) -> State {
         let thread = |pc, p, other| Thread {
@@ -122,7 +116,9 @@ impl Work {
             // A goroutine on this M.
             Pc::Run => {
                 push("computes for ever", at.goto(Pc::Done));
-                push("ends its goroutine", at.goto(Pc::Search));
+                if t != 0 {
+                    push("ends its goroutine", at.goto(Pc::Search));
+                }
                 let left = PUSHES.of(other);
                 if left > 0 {
                     let pushed = at.store(RING, s.load(t, RING) + 1).other(PUSHES.set(other, left - 1));
@@ -130,12 +126,14 @@ impl Work {
                 }
                 // take_global, every 61st turn; it has looked at its ring, and it does not spin.
                 if t == 0 && still && s.read(GLOBAL) > 0 {
-                    let batch = rmw(at, GLOBAL, 0).other(HAND.set(other, s.read(GLOBAL)));
+                    let batch = write(at, GLOBAL, 0).other(HAND.set(other, s.read(GLOBAL)));
                     push("takes a batch", batch.goto(Pc::PushBatch));
                 }
             }
             Pc::PushBatch => {
-                let pushed = at.store(RING, s.load(t, RING) + HAND.of(other)).other(HAND.set(other, 0));
+                let pushed = at
+                    .store(RING, s.load(t, RING) + HAND.of(other))
+                    .other(HAND.set(other, 0));
                 let next = if self.is(Fault::BatchWakesNobody) {
                     Pc::Run
                 } else {
@@ -146,7 +144,7 @@ impl Work {
             Pc::Outside if PUSHES.of(other) == 0 => push("stops", at.goto(Pc::Done)),
             // put_global_batch: a shared queue, and a fence
             Pc::Outside if still => {
-                let pushed = rmw(at, GLOBAL, s.read(GLOBAL) + 1).other(PUSHES.set(other, PUSHES.of(other) - 1));
+                let pushed = write(at, GLOBAL, s.read(GLOBAL) + 1).other(PUSHES.set(other, PUSHES.of(other) - 1));
                 push("pushes to the global queue", pushed.goto(Pc::PushIdle));
             }
             Pc::Outside => {}
@@ -161,54 +159,60 @@ impl Work {
             // wake_one
             Pc::WakeCas if !still => {}
             Pc::WakeCas if s.read(SPINNING) == 0 => {
-                push("wake_one: spinning = 1", rmw(at, SPINNING, 1).goto(Pc::WakeLock));
+                push("wake_one: spinning = 1", write(at, SPINNING, 1).goto(Pc::WakeLock));
             }
             Pc::WakeCas => push("wake_one: somebody spins", at.goto(back)),
             Pc::WakeLock if free => push("wake_one: lock", at.lock(0).goto(Pc::WakePop)),
             Pc::WakeLock => {}
             Pc::WakePop => {
-                let ms = (0..OUTSIDE).filter(|&m| s.load(t, listed(m)) == 1);
+                let ms = (1..OUTSIDE).filter(|&m| s.load(t, listed(m)) == 1);
                 let ms: Vec<usize> = ms.filter(|_| s.load(t, IDLE_PS) > 0).collect();
                 for &m in &ms {
-                    let popped = at.store(listed(m), 0).unlock(0).other(HAND.set(other, m as u8 + 1));
+                    let popped = write(at, listed(m), 0).unlock(0).other(HAND.set(other, m as u8 + 1));
                     push("wake_one: pop an M; unlock", popped.goto(Pc::WakeNote));
                 }
                 if ms.is_empty() && self.is(Fault::LateGiveUp) {
                     push("wake_one: nobody; unlock", at.unlock(0).goto(Pc::WakeGiveUp));
                 } else if ms.is_empty() && still {
-                    let none = rmw(at, SPINNING, s.read(SPINNING) - 1).unlock(0);
+                    let none = write(at, SPINNING, s.read(SPINNING) - 1).unlock(0);
                     push("wake_one: nobody; spinning -= 1; unlock", none.goto(back));
                 }
             }
             Pc::WakeGiveUp if still => {
-                let none = rmw(at, SPINNING, s.read(SPINNING) - 1);
+                let none = write(at, SPINNING, s.read(SPINNING) - 1);
                 push("wake_one: spinning -= 1", none.goto(back));
             }
             Pc::WakeGiveUp => {}
             Pc::WakeNote => {
                 let m = usize::from(HAND.of(other)) - 1;
-                let woken = at.store(note(m), 1).other(HAND.set(other, 0));
-                push(["wakes M0", "wakes M1", "wakes M2"][m], woken.goto(back));
+                let woken = write(at, note(m), 1).other(HAND.set(other, 0));
+                push(["", "wakes M1", "wakes M2"][m], woken.goto(back));
             }
 
             // find, with a P
             Pc::Search if t == 0 && s.load(t, RING) > 0 => {
-                push("runs the next of its ring", at.store(RING, s.load(t, RING) - 1).goto(Pc::Found));
+                push(
+                    "runs the next of its ring",
+                    at.store(RING, s.load(t, RING) - 1).goto(Pc::Found),
+                );
             }
             Pc::Search => push("its own ring is empty", at.goto(Pc::SearchGlobal)),
             Pc::SearchGlobal if s.load(t, GLOBAL) == 0 => {
                 push("the global queue is empty", at.goto(Pc::StartSpinning));
             }
-            Pc::SearchGlobal if still => {
-                push("pops from the global queue", rmw(at, GLOBAL, s.read(GLOBAL) - 1).goto(Pc::Found));
+            Pc::Search if still => {
+                push(
+                    "pops from the global queue",
+                    write(at, GLOBAL, s.read(GLOBAL) - 1).goto(Pc::Found),
+                );
             }
-            Pc::SearchGlobal => {}
-            // steal: there is a bound on spinning Ms, and this may be one too many
+            Pc::Search => {}
+            // steal: spinning Ms are bounded by half the busy Ps, here by one, not counting those that were woken
             Pc::StartSpinning if other & SPINS != 0 => push("spins already", at.goto(Pc::SearchRing)),
             Pc::StartSpinning => {
                 push("too many spin", at.goto(to_sleep));
-                if still {
-                    let spins = rmw(at, SPINNING, s.read(SPINNING) + 1).other(other | SPINS);
+                if still && s.read(SPINNING) == 0 {
+                    let spins = write(at, SPINNING, s.read(SPINNING) + 1).other(other | SPINS);
                     push("spinning += 1", spins.goto(Pc::SearchRing));
                 }
             }
@@ -216,12 +220,12 @@ impl Work {
             Pc::SearchRing => push("something to steal", at.goto(Pc::Steal)),
             Pc::Steal if !(still && s.flushed(0)) => {}
             Pc::Steal if s.read(RING) == 0 => push("stolen by another", at.goto(to_sleep)),
-            Pc::Steal => push("steals", rmw(at, RING, s.read(RING) - 1).goto(Pc::Found)),
+            Pc::Steal => push("steals", write(at, RING, s.read(RING) - 1).goto(Pc::Found)),
             // found, stop_spinning
             Pc::Found if other & SPINS == 0 => push("runs it", at.goto(Pc::Run)),
             Pc::Found if still => {
                 let last = s.read(SPINNING) == 1 && !self.is(Fault::LastWakesNobody);
-                let stopped = rmw(at, SPINNING, s.read(SPINNING) - 1).other(other & !SPINS);
+                let stopped = write(at, SPINNING, s.read(SPINNING) - 1).other(other & !SPINS);
                 push(
                     "stops spinning",
                     stopped.goto(if last { Pc::StopIdle } else { Pc::Run }),
@@ -243,7 +247,7 @@ impl Work {
             Pc::SleepLock if free => push("sleep: lock", at.lock(0).goto(Pc::SleepPublish)),
             Pc::SleepLock => {}
             Pc::SleepPublish => {
-                let published = at.store(IDLE_PS, s.load(t, IDLE_PS) + p).store(listed(t), 1);
+                let published = write(at, listed(t), 1).store(IDLE_PS, s.load(t, IDLE_PS) + p);
                 let next = match self.fault {
                     Some(Fault::LateDecrement) => Pc::SleepBarrier,
                     _ => Pc::SleepDecrement,
@@ -256,7 +260,7 @@ impl Work {
                 if other & SPINS == 0 {
                     push("sleep: did not spin", at.goto(next));
                 } else if still {
-                    let stopped = rmw(at, SPINNING, s.read(SPINNING) - 1).other(other & !SPINS);
+                    let stopped = write(at, SPINNING, s.read(SPINNING) - 1).other(other & !SPINS);
                     push("sleep: spinning -= 1", stopped.goto(next));
                 }
             }
@@ -276,20 +280,20 @@ impl Work {
             Pc::Leave if s.load(t, listed(t)) == 1 => {
                 push(
                     "leave_list: true; unlock",
-                    at.store(listed(t), 0).unlock(0).goto(Pc::LeaveSpin),
+                    write(at, listed(t), 0).unlock(0).goto(Pc::LeaveSpin),
                 );
             }
             Pc::Leave => push("leave_list: false; unlock", at.unlock(0).goto(self.rest())),
             Pc::LeaveSpin if other & SPINS != 0 => push("gets up", at.goto(Pc::AcquireLock)),
             Pc::LeaveSpin if still => {
-                let spins = rmw(at, SPINNING, s.read(SPINNING) + 1).other(other | SPINS);
+                let spins = write(at, SPINNING, s.read(SPINNING) + 1).other(other | SPINS);
                 push("gets up: spinning += 1", spins.goto(Pc::AcquireLock));
             }
             Pc::LeaveSpin => {}
             Pc::Asleep if s.load(t, note(t)) == 1 => {
                 push(
                     "is woken",
-                    at.store(note(t), 0).other(other | SPINS).goto(Pc::AcquireLock),
+                    write(at, note(t), 0).other(other | SPINS).goto(Pc::AcquireLock),
                 );
             }
             Pc::Asleep => {}
@@ -329,7 +333,7 @@ impl Work {
         if !s.threads.iter().all(rests) || s.read(lock(0)) != 0 {
             return Some(Violation::Stuck);
         }
-        let mut asleep = (0..OUTSIDE).filter(|&m| s.threads[m].pc == Pc::Asleep).peekable();
+        let mut asleep = (1..OUTSIDE).filter(|&m| s.threads[m].pc == Pc::Asleep).peekable();
         if s.read(IDLE_PS) > 0 && s.read(GLOBAL) + s.read(RING) > 0 && asleep.peek().is_some() {
             return Some(Violation::LostWork);
         }

@@ -191,7 +191,7 @@ impl<T> Hchan<T> {
     /// end of something.
     pub(super) fn remove_receiver(&self) {
         if self.receivers.fetch_sub(1, AcqRel) == 1 {
-            self.disconnect(|queue| std::mem::take(queue));
+            self.disconnect(std::mem::take);
         }
     }
 

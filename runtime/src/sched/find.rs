@@ -22,7 +22,7 @@ use crate::{
     park::Commit,
     time::{self, heap::NEVER},
 };
-use baton_stack::{Spec, Stack};
+use baton_stack::{Spec, Stack, StackError};
 use std::{
     hint,
     ptr::{self, NonNull},
@@ -81,7 +81,12 @@ fn find(m: &'static M, finished: &mut Option<Stack>, ticks: &mut [u32]) -> Job {
         }
         // SAFETY: this thread's M; `look` is made of queue operations.
         match unsafe { m.with_p(|p, own| look(p, own, finished, m.sched.config.stack)) } {
-            Some(Next::Run(g, stack)) => return found(m, (g, stack)),
+            Some(Next::Run(g, stack)) => {
+                if let Some(refused) = finished.take() {
+                    make_room(m, refused);
+                }
+                return found(m, (g, stack));
+            }
             Some(Next::Round) => {
                 fire_timers(m);
                 take_global(m);
@@ -127,9 +132,31 @@ fn look(p: &'static P, own: &mut Own, finished: &mut Option<Stack>, spec: Spec) 
     let Some(g) = NonNull::new(g) else { return Next::Nothing };
     // SAFETY: out of the queue it is ours.
     let this = unsafe { g.as_ref() };
-    let fresh = this.body.get().is_null() && this.max_stack().is_none();
-    let stack = if fresh { own.stacks.pop(spec) } else { None };
+    let stack = if !this.body.get().is_null() {
+        None
+    } else if this.max_stack().is_none() {
+        own.stacks.pop(spec)
+    } else {
+        wanted(this, spec).ok().and_then(|wanted| own.stacks.pop(wanted))
+    };
     Next::Run(g, stack)
+}
+
+/// The P's stack cache refused this stack: the colder half of its kind goes to the shared pools, and it takes their place.
+#[cold]
+fn make_room(m: &'static M, refused: Stack) {
+    let mut batch = baton_stack::Batch::new();
+    let mut refused = Some(refused);
+    // SAFETY: this thread's M; a section that moves descriptors.
+    unsafe {
+        m.with_p(|_, own| {
+            if let Some(stack) = refused.take() {
+                own.stacks.overflow(stack, &mut batch);
+            }
+        });
+    }
+    baton_stack::release_batch(&mut batch);
+    free_stack(refused); // the P was taken
 }
 
 /// An M that has found something looks no more, and if it was the last that looked, another one should.
@@ -337,17 +364,21 @@ fn execute(m: &'static M, g: NonNull<G>, stack: Option<Stack>) -> Option<Stack> 
     }
 }
 
+/// The kind of stack that `this` is to have; `usual` if it asked for none.
+fn wanted(this: &G, usual: Spec) -> Result<Spec, StackError> {
+    match this.max_stack() {
+        Some(bytes) => Spec::with_growth(bytes, usual.growth()),
+        None => Ok(usual),
+    }
+}
+
 /// A stack from the shared pools. Without one the program cannot go on: the goroutine is runnable and nobody else could
 /// run it.
 #[cold]
 fn fresh_stack(sched: &Sched, g: NonNull<G>) -> Stack {
     // SAFETY: the caller's.
     let this = unsafe { g.as_ref() };
-    let spec = match this.max_stack() {
-        Some(bytes) => Spec::with_growth(bytes, sched.config.stack.growth()),
-        None => Ok(sched.config.stack),
-    };
-    match spec.and_then(baton_stack::acquire) {
+    match wanted(this, sched.config.stack).and_then(baton_stack::acquire) {
         Ok(stack) => stack,
         Err(error) => crate::fatal::no_stack(this, &error),
     }

@@ -141,7 +141,7 @@ pub(super) fn acquire_p(m: &'static M) -> bool {
     let p = {
         let mut idle = m.sched.idle.lock();
         let busy = |p: &&P| p.runq.len() > 0 || p.runq.has_next() || p.due.load(Relaxed) != NEVER;
-        let Some(at) = idle.ps.iter().rposition(|p| busy(p)).or(idle.ps.len().checked_sub(1)) else {
+        let Some(at) = idle.ps.iter().rposition(busy).or(idle.ps.len().checked_sub(1)) else {
             return false;
         };
         let p = idle.ps.swap_remove(at);

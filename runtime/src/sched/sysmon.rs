@@ -347,7 +347,8 @@ impl Monitor {
             // The M may have got on since the look; then there is nothing to take.
             let record = &self.records[i];
             let same = sched.ps[i].tick.load(Relaxed) == record.tick;
-            match suspect.confirm(&barrier).filter(|_| same) {
+            // SAFETY: the barrier came after the suspects.
+            match unsafe { suspect.confirm(&barrier) }.filter(|_| same) {
                 Some(taken) => {
                     let p = P::of(taken.p()).expect("the Ps of the scheduler are processors");
                     drop(taken.detach());
