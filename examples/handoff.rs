@@ -187,7 +187,9 @@ fn workload() {
         for _ in 0..WORKERS * baton::procs() {
             let (member, tx) = (group.clone(), tx.clone());
             go!(name = "worker"; move || {
-                while !STOP.load(Relaxed) && tx.send(counted_batch()).is_ok() {}
+                while !STOP.load(Relaxed) {
+                    tx.send(counted_batch()).expect("the writers outlive the workers");
+                }
                 drop(member);
             });
         }
