@@ -6,8 +6,8 @@
 
 use baton::{chan, go, sync::WaitGroup};
 use std::{
-    hint::black_box,
-    thread,
+    hint::{self, black_box},
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
     time::{Duration, Instant},
 };
 
@@ -20,8 +20,16 @@ static ALLOC: baton::Alloc = baton::Alloc;
 /// Goroutines of the big step.
 const MILLION: usize = 1_000_000;
 
-#[baton::main]
 fn main() {
+    // Stacks of 256 KiB will do here; the deep one below asks for more.
+    baton::Runtime::builder()
+        .max_stack(256 << 10)
+        .init()
+        .expect("the settings are good");
+    baton::run(tour);
+}
+
+fn tour() {
     println!("Baton on {} processors.\n", baton::procs());
 
     let spawn_ns = spawning();
@@ -123,29 +131,66 @@ fn a_million() -> usize {
     bytes
 }
 
-fn handing_off() -> u64 {
-    let before = baton::metrics();
-    let sleepers: Vec<_> = (0..16)
-        .map(|_| {
-            // A plain call of std, with nothing said to Baton: the thread sleeps in the kernel.
-            go!(|| thread::sleep(Duration::from_millis(100)))
-        })
-        .collect();
+/// Sleeps in the kernel by a raw system call of which nobody is told.
+fn nanosleep(duration: Duration) {
+    let spec = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: duration.subsec_nanos().into(),
+    };
+    // SAFETY: reads one timespec.
+    unsafe { libc::syscall(libc::SYS_nanosleep, &raw const spec, 0) };
+}
+
+/// Ticks every millisecond for a second; a tick that comes too late for the next one is lost. Gives the share that was not.
+fn tick() -> f64 {
+    const TICKS: u32 = 1_000;
+    let period = Duration::from_millis(1);
     let start = Instant::now();
-    let mut turns = 0u64;
-    while start.elapsed() < Duration::from_millis(100) {
-        baton::yield_now();
-        turns += 1;
+    let mut ticks = 0;
+    let mut due = 1;
+    while due <= TICKS {
+        if let Some(early) = (period * due).checked_sub(start.elapsed()) {
+            baton::time::sleep(early);
+        }
+        ticks += 1;
+        due = (start.elapsed().as_micros() / period.as_micros()) as u32 + 1;
     }
-    for sleeper in sleepers {
-        sleeper.join().unwrap();
-    }
-    let handoffs = baton::metrics().handoffs_undeclared - before.handoffs_undeclared;
+    f64::from(ticks) / f64::from(TICKS)
+}
+
+fn handing_off() -> u64 {
+    const BLOCKERS: usize = 64;
+    static STOP: AtomicBool = AtomicBool::new(false);
+    let before = baton::metrics();
+    let blockers = (0..BLOCKERS).map(|i| {
+        go!(move || {
+            while !STOP.load(Relaxed) {
+                nanosleep(Duration::from_millis(50 + i as u64 % 8));
+            }
+        })
+    });
+    let blockers: Vec<_> = blockers.collect();
+    let hogs = (0..baton::procs()).map(|_| {
+        go!(|| {
+            while !STOP.load(Relaxed) {
+                hint::spin_loop();
+            }
+        })
+    });
+    let hogs: Vec<_> = hogs.collect();
+    let share = go!(tick).join().unwrap();
+    STOP.store(true, Relaxed);
+    let hog_count = hogs.len();
+    blockers.into_iter().chain(hogs).for_each(|h| h.join().unwrap());
+    let after = baton::metrics();
+    let undeclared = after.handoffs_undeclared - before.handoffs_undeclared;
+    let hogged = after.handoffs_hog - before.handoffs_hog;
     println!(
-        "handoff: 16 goroutines slept in the kernel for 100 ms; their processors went to other threads {handoffs} times, and \
-         this goroutine had {turns} turns meanwhile."
+        "handoff: {BLOCKERS} goroutines slept in the kernel, {hog_count} computed without end; their processors went to other \
+         threads ({undeclared} and {hogged} times), and a goroutine that ticks every millisecond had {:.1} % of its ticks.",
+        share * 100.0
     );
-    handoffs
+    undeclared + hogged
 }
 
 fn growing() -> u64 {
@@ -158,9 +203,9 @@ fn growing() -> u64 {
         }
     }
     let before = baton::metrics().stack_doublings;
-    // 1,500 frames of a little more than half a kilobyte: most of the default megabyte.
+    // 1,500 frames of a little more than half a kilobyte: most of a megabyte.
     const FRAMES: usize = 1_500;
-    let counted = go!(|| down(FRAMES)).join().unwrap();
+    let counted = go!(name = "diver", max_stack = 1 << 20; down(FRAMES)).join().unwrap();
     assert_eq!(counted, FRAMES);
     let doublings = baton::metrics().stack_doublings - before;
     println!(

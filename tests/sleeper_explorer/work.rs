@@ -189,17 +189,8 @@ impl Work {
                 push(["", "wakes M1", "wakes M2"][m], woken.goto(back));
             }
 
-            // find, with a P
-            Pc::Search if t == 0 && s.load(t, RING) > 0 => {
-                push(
-                    "runs the next of its ring",
-                    at.store(RING, s.load(t, RING) - 1).goto(Pc::Found),
-                );
-            }
-            Pc::Search => push("its own ring is empty", at.goto(Pc::SearchGlobal)),
-            Pc::SearchGlobal if s.load(t, GLOBAL) == 0 => {
-                push("the global queue is empty", at.goto(Pc::StartSpinning));
-            }
+            // find, with a P: the own ring is empty
+            Pc::Search if s.load(t, GLOBAL) == 0 => push("the global queue is empty", at.goto(Pc::StartSpinning)),
             Pc::Search if still => {
                 push(
                     "pops from the global queue",

@@ -49,12 +49,14 @@ const UNDECLARED_NS: u64 = 50_000;
 /// After this long at all: the time slice, Go's.
 const SLICE_NS: u64 = 10_000_000;
 
-/// The shortest sleep, just after a declared call; the longest while goroutines wait; the longest while Ps run.
+/// The sleep just after a declared call.
 const SLEEP_DECLARED_NS: u64 = 20_000;
-const SLEEP_BUSY_NS: u64 = 500_000;
-const SLEEP_QUIET_NS: u64 = 10_000_000;
-/// Where a new backing-off starts.
+/// The sleep before the second look at a P that stands still; from there it doubles.
 const SLEEP_FIRST_NS: u64 = 50_000;
+/// The longest sleep while goroutines wait: with the second look, a thread that sleeps is found within half a millisecond.
+const SLEEP_BUSY_NS: u64 = 400_000;
+/// The longest sleep while Ps run.
+const SLEEP_QUIET_NS: u64 = 10_000_000;
 
 /// What others see of the monitor.
 #[derive(Debug)]
@@ -196,19 +198,12 @@ impl Monitor {
             let overslept = !self.sleep(alarm, period, before);
             sysmon.rounds.fetch_add(1, Relaxed);
             let seen = self.look(overslept);
-            period = match seen {
-                Seen {
-                    declared: true,
-                    waiting: true,
-                    ..
-                } => SLEEP_DECLARED_NS,
-                Seen {
-                    waiting: true,
-                    changed: true,
-                    ..
-                } => SLEEP_FIRST_NS,
-                Seen { waiting: true, .. } => (period * 2).min(SLEEP_BUSY_NS),
-                Seen { .. } => (period * 2).min(SLEEP_QUIET_NS),
+            period = if seen.declared && seen.waiting {
+                SLEEP_DECLARED_NS
+            } else if seen.suspicious {
+                SLEEP_FIRST_NS
+            } else {
+                (period * 2).min(if seen.waiting { SLEEP_BUSY_NS } else { SLEEP_QUIET_NS })
             };
         }
     }
@@ -275,7 +270,6 @@ impl Monitor {
                     since: now,
                     cpu: None,
                 };
-                seen.changed = true;
                 seen.declared |= blocking % 2 == 1;
                 continue;
             }
@@ -290,11 +284,13 @@ impl Monitor {
             let still = now - record.since;
             let declared = blocking % 2 == 1;
             seen.declared |= declared;
+            seen.suspicious |= record.cpu.is_none();
+            let sleeps = !declared && self.sleeps(i, m);
             if declared && still >= DECLARED_NS {
                 suspects.push((i, Cause::Declared));
             } else if still >= SLICE_NS {
                 suspects.push((i, Cause::Hog));
-            } else if !declared && still >= UNDECLARED_NS && self.sleeps(i, m) {
+            } else if sleeps && still >= UNDECLARED_NS {
                 suspects.push((i, Cause::Undeclared));
             }
         }
@@ -308,7 +304,7 @@ impl Monitor {
         seen
     }
 
-    /// Whether the thread of `m` sleeps in the kernel, by two looks at its CPU clock and one at /proc.
+    /// Whether the thread of `m` sleeps in the kernel, by looks at its CPU clock, this time and last, and one at /proc.
     fn sleeps(&mut self, i: usize, m: &M) -> bool {
         let record = &mut self.records[i];
         let cpu = os::cpu_time(m.cpu_clock.load(Relaxed));
@@ -438,8 +434,8 @@ struct Seen {
     declared: bool,
     /// Goroutines wait for somebody to run them.
     waiting: bool,
-    /// A P got on.
-    changed: bool,
+    /// A P stands still since the last look, for the first time, while goroutines wait.
+    suspicious: bool,
 }
 
 /// Blocks all asynchronous signals on this thread, and so on every M, which inherit the mask: a signal handler without an
