@@ -1,4 +1,5 @@
-//! Counts the words of a directory tree, one goroutine for each directory and each file, with plain `std::fs`.
+//! Counts the words of a directory tree, with a goroutine for each directory, each file and every few lines, and plain
+//! `std::fs`.
 //!
 //! ```text
 //! cargo run --release --example wordcount [DIR]
@@ -6,11 +7,13 @@
 //!
 //! ```text
 //!   goroutine of a directory ──go!──▶ goroutine of a directory ──▶ …
-//!              └──────────────go!──▶ goroutine of a file ──▶ channel ──▶ gatherers, one per processor ──▶ the sum
+//!              └──────────────go!──▶ goroutine of a file ──go!──▶ goroutine of a piece
+//!                                         └──────▶ channel ◀──────────┘
+//!                                                     └──▶ gatherers, one per processor ──▶ the sum
 //! ```
 //!
 //! Nothing here says that reading may block: when it does, the processor goes on with other goroutines on another thread.
-//! The channel is bounded, so files that were counted wait until a gatherer has added what came before. It ends by itself,
+//! The channel is bounded, so what was counted waits until a gatherer has added what came before. It ends by itself,
 //! when the last goroutine has dropped its sender.
 //!
 //! The same tree is counted by one thread before and after, and all of it must be equal: files, bytes, every word's count,
@@ -32,14 +35,17 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::Arc,
     time::Instant,
 };
 
 #[global_allocator]
 static ALLOC: baton::Alloc = baton::Alloc;
 
-/// Counted files that wait to be added up.
+/// Counts that wait to be added up.
 const BACKLOG: usize = 64;
+/// Lines that a goroutine counts.
+const PIECE: usize = 8;
 /// Words to print.
 const TOP: usize = 20;
 
@@ -47,8 +53,16 @@ type Words = HashMap<String, u64>;
 
 /// What was found at a path.
 enum Found {
-    File { bytes: u64, words: Words },
-    Unreadable { path: PathBuf, why: io::Error },
+    /// A file; its words may come in pieces.
+    File {
+        bytes: u64,
+        words: Words,
+    },
+    Piece(Words),
+    Unreadable {
+        path: PathBuf,
+        why: io::Error,
+    },
 }
 
 /// What a tree came to.
@@ -68,6 +82,7 @@ impl Count {
                 self.bytes += bytes;
                 self.add_words(words);
             }
+            Found::Piece(words) => self.add_words(words),
             Found::Unreadable { path, why } => {
                 self.unreadable.insert(path, why.to_string());
             }
@@ -203,9 +218,41 @@ fn visit(dir: PathBuf, tx: Sender<Found>) {
         let tx = tx.clone();
         match kind {
             Kind::Directory => drop(go!(visit(path, tx))),
-            Kind::File => drop(go!(move || tx.send(count_file(path)).expect("as above"))),
+            Kind::File => drop(go!(visit_file(path, tx))),
         }
     }
+}
+
+/// Starts a goroutine for every few lines of a file.
+fn visit_file(path: PathBuf, tx: Sender<Found>) {
+    let send = |tx: &Sender<Found>, found| {
+        tx.send(found)
+            .expect("the gatherers receive until all senders are gone")
+    };
+    let contents = match fs::read(&path) {
+        Ok(contents) => contents,
+        Err(why) => return send(&tx, Found::Unreadable { path, why }),
+    };
+    let bytes = contents.len() as u64;
+    let text: Arc<str> = String::from_utf8_lossy(&contents).into();
+    let ends = text
+        .match_indices('\n')
+        .map(|(at, _)| at + 1)
+        .skip(PIECE - 1)
+        .step_by(PIECE);
+    let mut start = 0;
+    for end in ends.chain([text.len()]) {
+        let (text, tx) = (Arc::clone(&text), tx.clone());
+        go!(move || send(&tx, Found::Piece(count_words(&text[start..end]))));
+        start = end;
+    }
+    send(
+        &tx,
+        Found::File {
+            bytes,
+            words: Words::new(),
+        },
+    );
 }
 
 // ---- The report.
