@@ -29,7 +29,10 @@ use crate::{
     p::P,
     time::{self, heap::NEVER},
 };
-use baton_alloc::{futex, latch};
+use baton_alloc::{
+    futex,
+    latch::{self, Taken},
+};
 use baton_stack::AltStack;
 use std::{
     collections::HashMap,
@@ -320,42 +323,43 @@ impl Monitor {
     }
 
     /// Takes the Ps of the suspects, with one barrier for all, as far as there are Ms to go on with them.
+    ///
+    /// The idle lock comes before a P's: an M gives its P up under it. So Ms are reserved before the first P is locked, and
+    /// sent on their way after the last was unlocked.
     fn take(&mut self, suspects: &[(usize, Cause)]) {
         let sched = self.sched;
-        let mut locked = Vec::with_capacity(suspects.len());
+        let mut reserved = Vec::with_capacity(suspects.len());
         for &(i, cause) in suspects {
             let Some(m) = idle::reserve_m(sched).or_else(|| self.make_m()) else {
                 break;
             };
-            match sched.ps[i].latch.suspect() {
-                Some(suspect) => locked.push((suspect, cause, i, m)),
-                None => {
-                    sched.sysmon.missed.fetch_add(1, Relaxed);
-                    idle::unreserve(m);
-                }
-            }
+            reserved.push((sched.ps[i], i, cause, m));
         }
-        if locked.is_empty() {
+        if reserved.is_empty() {
             return;
         }
+        let locked: Vec<_> = reserved.iter().map(|(p, ..)| p.latch.suspect()).collect();
         let barrier = latch::barrier();
-        for (suspect, cause, i, m) in locked {
-            // The M may have got on since the look; then there is nothing to take.
-            let record = &self.records[i];
-            let same = sched.ps[i].tick.load(Relaxed) == record.tick;
-            // SAFETY: the barrier came after the suspects.
-            match unsafe { suspect.confirm(&barrier) }.filter(|_| same) {
-                Some(taken) => {
-                    let p = P::of(taken.p()).expect("the Ps of the scheduler are processors");
-                    drop(taken.detach());
-                    metrics::count(&sched.sysmon.handoffs[cause as usize]);
-                    release_p(sched, p);
-                    idle::start_reserved(m);
-                }
-                None => {
-                    sched.sysmon.missed.fetch_add(1, Relaxed);
-                    idle::unreserve(m);
-                }
+        let taken: Vec<_> = locked
+            .into_iter()
+            .zip(&reserved)
+            .map(|(suspect, (p, i, ..))| {
+                // SAFETY: the barrier came after the suspects.
+                let taken = suspect.and_then(|suspect| unsafe { suspect.confirm(&barrier) });
+                // The M may have got on since the look; then there is nothing to take.
+                let stands_still = p.tick.load(Relaxed) == self.records[*i].tick;
+                taken.filter(|_| stands_still).map(Taken::detach)
+            })
+            .collect();
+        for (detached, (p, _, cause, m)) in taken.into_iter().zip(reserved) {
+            if let Some(detached) = detached {
+                detached.release();
+                metrics::count(&sched.sysmon.handoffs[cause as usize]);
+                release_p(sched, p);
+                idle::start_reserved(m);
+            } else {
+                sched.sysmon.missed.fetch_add(1, Relaxed);
+                idle::unreserve(m);
             }
         }
     }
