@@ -26,7 +26,6 @@ use crate::{
     fatal,
     m::M,
     metrics,
-    p::P,
     time::{self, heap::NEVER},
 };
 use baton_alloc::{
