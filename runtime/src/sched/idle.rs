@@ -195,8 +195,9 @@ pub(super) fn sleep(m: &'static M) {
     let sched = m.sched;
     // 1. Publish: the P is idle, and this M sleeps.
     let keeper = {
+        let unbound = m.unbind(); // waits for a thief; so before the lock that all share
         let mut idle = sched.idle.lock();
-        if let Some(p) = m.unbind() {
+        if let Some(p) = unbound {
             idle.ps.push(p);
             publish(sched, &idle);
         }

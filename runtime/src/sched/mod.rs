@@ -22,8 +22,8 @@
 //!
 //! # Lock order
 //!
-//! A channel's or a wait group's lock → `idle` → `P.lock` → the allocator's locks. `sleepers` (the global timer heap) is
-//! a leaf. No lock is held while a goroutine runs, except that a parking goroutine leaves its channel's lock to g0.
+//! A channel's or a wait group's lock → `idle`, `P.lock` (neither under the other) → the allocator's locks. `sleepers` (the
+//! global timer heap) is a leaf. No lock is held while a goroutine runs, except that a parking goroutine leaves its channel's lock to g0.
 
 mod blocking;
 mod find;

@@ -323,8 +323,8 @@ impl Monitor {
 
     /// Takes the Ps of the suspects, with one barrier for all, as far as there are Ms to go on with them.
     ///
-    /// The idle lock comes before a P's: an M gives its P up under it. So Ms are reserved before the first P is locked, and
-    /// sent on their way after the last was unlocked.
+    /// While a P is locked its M may wait for it, so nothing else is waited for meanwhile: Ms are reserved before the first P
+    /// is locked, and sent on their way after the last was unlocked.
     fn take(&mut self, suspects: &[(usize, Cause)]) {
         let sched = self.sched;
         let mut reserved = Vec::with_capacity(suspects.len());
