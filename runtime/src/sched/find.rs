@@ -11,7 +11,7 @@
 use super::{
     Sched,
     globrunq::Batch,
-    idle,
+    idle, pusher_fence,
     ready::{put_global_batch, put_last, ready},
     runq::HALF,
 };
@@ -162,20 +162,14 @@ fn make_room(m: &'static M, refused: Stack) {
 /// An M that has found something looks no more, and if it was the last that looked, another one should.
 fn found(m: &'static M, job: Job) -> Job {
     if m.spinning.load(Relaxed) {
-        stop_spinning(m);
+        m.spinning.store(false, Relaxed);
+        idle::stop_spinning(m.sched);
     }
     job
 }
 
-#[cold]
-fn stop_spinning(m: &'static M) {
-    m.spinning.store(false, Relaxed);
-    if m.sched.spinning.fetch_sub(1, AcqRel) == 1 && m.sched.has_work(time::now) {
-        idle::pushed(m.sched, None);
-    }
-}
-
-/// Takes a batch from the global queue to the own one.
+/// Takes a batch from the global queue to the own one. While it is on its way nobody sees it; so what comes with the one
+/// that this M will run is announced, unless this M spins: then somebody is, when it stops.
 fn take_global(m: &'static M) -> bool {
     if m.sched.global.len() == 0 {
         return false;
@@ -196,6 +190,11 @@ fn take_global(m: &'static M) -> bool {
     }
     if !batch.is_empty() {
         put_global_batch(m.sched, batch);
+    }
+    let own = m.latch().p().and_then(P::of);
+    if !m.spinning.load(Relaxed) && own.is_some_and(|p| p.runq.len() > 1) {
+        pusher_fence();
+        idle::pushed(m.sched, own);
     }
     true
 }

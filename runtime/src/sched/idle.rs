@@ -14,7 +14,7 @@ use crate::{
 use baton_alloc::latch;
 use std::{
     ptr::{self, NonNull},
-    sync::atomic::Ordering::{AcqRel, Relaxed, Release, SeqCst},
+    sync::atomic::Ordering::{AcqRel, Relaxed, SeqCst},
     time::Duration,
 };
 
@@ -54,17 +54,30 @@ pub(super) fn wake_one(sched: &'static Sched) {
     }
     let m = {
         let mut idle = sched.idle.lock();
-        if idle.ps.is_empty() {
-            sched.spinning.fetch_sub(1, Release);
+        let m = if idle.ps.is_empty() {
+            None
+        } else {
+            pop_m(sched, &mut idle)
+        };
+        if idle.ps.is_empty() || (m.is_none() && !sched.sysmon.may_make_m(sched)) {
+            // Under the lock: who publishes himself after this is seen together with it.
+            sched.spinning.fetch_sub(1, AcqRel);
             return;
         }
-        pop_m(sched, &mut idle)
+        m
     };
-    if m.is_none() && !sched.sysmon.may_make_m(sched) {
-        sched.spinning.fetch_sub(1, Release);
-        return;
-    }
     start(sched, m);
+}
+
+/// One M less looks for work. If it was the last and a P is idle, another M may be needed: for what was pushed while it
+/// looked nobody was woken.
+pub(super) fn stop_spinning(sched: &'static Sched) {
+    if sched.spinning.fetch_sub(1, AcqRel) == 1 && sched.idle_ps.load(SeqCst) != 0 {
+        drop(latch::barrier());
+        if sched.has_work(time::now) {
+            wake_one(sched);
+        }
+    }
 }
 
 /// Wakes `m` as a spinning M, or has one made.
@@ -113,16 +126,6 @@ pub(super) fn start_reserved(m: &'static M) {
     start(m.sched, Some(m));
 }
 
-/// Puts an M that was reserved in vain back to sleep.
-pub(super) fn unreserve(m: &'static M) {
-    m.sched.idle.lock().ms.push(m);
-    m.sched.spinning.fetch_sub(1, AcqRel);
-    // It may have been needed between the two: then a pusher saw it spinning and relied on it.
-    if m.sched.has_work(time::now) {
-        wake_one(m.sched);
-    }
-}
-
 /// Puts a P that nobody has on the idle list.
 pub(super) fn release_p(sched: &Sched, p: &'static P) {
     let mut idle = sched.idle.lock();
@@ -136,12 +139,13 @@ fn publish(sched: &Sched, idle: &Idle) {
         .store(u32::try_from(idle.ps.len()).unwrap_or(u32::MAX), SeqCst);
 }
 
-/// Gives this M, which has none, an idle P: one with work or a due timer before the others.
+/// Gives this M, which has none, an idle P: one with goroutines, else the one with the earliest timer. Nobody can steal
+/// from an idle P, since no M is bound to it.
 pub(super) fn acquire_p(m: &'static M) -> bool {
     let p = {
         let mut idle = m.sched.idle.lock();
-        let busy = |p: &&P| p.runq.len() > 0 || p.runq.has_next() || p.due.load(Relaxed) != NEVER;
-        let Some(at) = idle.ps.iter().rposition(busy).or(idle.ps.len().checked_sub(1)) else {
+        let rank = |p: &P| (p.runq.len() == 0 && !p.runq.has_next(), p.due.load(Relaxed));
+        let Some(at) = (0..idle.ps.len()).rev().min_by_key(|&i| rank(idle.ps[i])) else {
             return false;
         };
         let p = idle.ps.swap_remove(at);
@@ -231,6 +235,10 @@ pub(super) fn sleep(m: &'static M) {
         // A sleeper that is inserted from now on with an earlier time finds this one; one that came before is found by
         // another look.
         until = due;
+        let _idle = sched.idle.lock();
+        if !ptr::eq(sched.keeper.load(Relaxed), m) {
+            break; // dismissed, and so woken: it must not speak for its successor
+        }
         sched.keeper_until.store(until, SeqCst);
     }
     // 4. Sleep.

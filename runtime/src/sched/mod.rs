@@ -55,7 +55,7 @@ use std::sync::{
     atomic::{
         AtomicPtr, AtomicU32, AtomicU64,
         Ordering::{Acquire, Relaxed, SeqCst},
-        fence,
+        compiler_fence, fence,
     },
 };
 use sysmon::Sysmon;
@@ -181,6 +181,7 @@ impl Sched {
 /// The pusher's fence between "push" and "look for sleepers", where it needs one: in membarrier mode the sleeper pays.
 #[inline(always)]
 fn pusher_fence() {
+    compiler_fence(SeqCst);
     if baton_alloc::latch::mode() == baton_alloc::latch::Mode::Fence {
         fence(SeqCst);
     }

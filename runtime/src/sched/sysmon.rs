@@ -225,11 +225,10 @@ impl Monitor {
                 timeout = None; // nothing runs: whoever gets a P says so
             }
         }
-        if let Some(period) = &mut timeout
-            && self.sched.keeper.load(Relaxed).is_null()
-        {
-            let due = self.sched.earliest();
-            *period = (*period).min(due.saturating_sub(before).max(SLEEP_DECLARED_NS));
+        let due = self.sched.earliest();
+        if due != NEVER && self.sched.keeper.load(SeqCst).is_null() {
+            let early = due.saturating_sub(before).max(SLEEP_FIRST_NS);
+            timeout = Some(timeout.map_or(early, |period| period.min(early)));
         }
         if sysmon.wanted.load(SeqCst) == 0 {
             futex::wait(&sysmon.alarm, alarm, timeout.map(Duration::from_nanos));
@@ -245,6 +244,7 @@ impl Monitor {
         let mut seen = Seen::default();
         let mut suspects: Vec<(usize, Cause)> = Vec::new();
         let idle = sched.idle_ps.load(SeqCst) != 0;
+        let mut abandoned = false; // a P without an M has goroutines
         for (i, p) in sched.ps.iter().enumerate() {
             let record = &mut self.records[i];
             let m = p
@@ -254,6 +254,7 @@ impl Monitor {
             // SAFETY: null or an M of ours, and Ms are never freed.
             let Some(m) = (unsafe { m.as_ref() }) else {
                 record.m = ptr::null();
+                abandoned |= p.runq.len() > 0 || p.runq.has_next();
                 continue;
             };
             let due = p.due.load(Acquire);
@@ -296,7 +297,7 @@ impl Monitor {
                 suspects.push((i, Cause::Undeclared));
             }
         }
-        if sched.sleepers_due.load(Acquire) <= now || sched.global.len() > 0 {
+        if abandoned || sched.earliest() <= now || sched.global.len() > 0 {
             seen.waiting = true;
             if idle {
                 idle::wake_one(sched);
@@ -358,7 +359,7 @@ impl Monitor {
                 idle::start_reserved(m);
             } else {
                 sched.sysmon.missed.fetch_add(1, Relaxed);
-                idle::unreserve(m);
+                idle::start_reserved(m); // it finds nothing and goes back to sleep
             }
         }
     }
@@ -378,9 +379,7 @@ impl Monitor {
                         self.sched.spinning.fetch_sub(1, AcqRel);
                         idle::start_reserved(m);
                     }
-                    None => {
-                        self.sched.spinning.fetch_sub(1, AcqRel);
-                    }
+                    None => idle::stop_spinning(self.sched),
                 },
             }
         }
