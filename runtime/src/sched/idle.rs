@@ -153,6 +153,7 @@ pub(super) fn acquire_p(m: &'static M) -> bool {
         p
     };
     m.bind(p);
+    pusher_fence();
     m.sched.sysmon.alert();
     true
 }
@@ -197,9 +198,12 @@ fn wait_turn(m: &'static M, g: NonNull<crate::g::G>) {
 /// Gives this M's P up, sleeps until there is work or a timer is due, and comes back, perhaps with a P.
 pub(super) fn sleep(m: &'static M) {
     let sched = m.sched;
+    let was_spinning;
     // 1. Publish: the P is idle, and this M sleeps.
     let keeper = {
         let unbound = m.unbind(); // waits for a thief; so before the lock that all share
+        // Before a waker can find this M and say that it spins on the waker's behalf; counted down after that, see below.
+        was_spinning = m.spinning.swap(false, Relaxed);
         let mut idle = sched.idle.lock();
         if let Some(p) = unbound {
             idle.ps.push(p);
@@ -213,7 +217,7 @@ pub(super) fn sleep(m: &'static M) {
         }
         free
     };
-    if m.spinning.swap(false, Relaxed) {
+    if was_spinning {
         sched.spinning.fetch_sub(1, AcqRel);
     }
     // 2. Pay for everybody's fence, and 3. look at everything again.

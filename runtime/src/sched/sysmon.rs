@@ -408,6 +408,9 @@ impl Monitor {
             find::run(m)
         });
         if let Err(error) = thread {
+            if sched.sysmon.ms() == 0 {
+                fatal::no_thread("the first goroutine", &error);
+            }
             self.warn(&format!(
                 "the system refuses another thread ({error}); {} run; goroutines that wait for a processor held by a blocked \
                  thread wait for that thread; raise the limit of threads (ulimit -u, pids.max)",
