@@ -231,7 +231,7 @@ fn destructors_work_during_unwinding() {
                 })
                 .collect();
             for (panics, sender) in all {
-                let error: JoinError = panics.join().map(|()| ()).unwrap_err();
+                let error = panics.join().unwrap_err();
                 assert_eq!(message(&error), "outer");
                 sender.join().unwrap();
             }
