@@ -54,7 +54,7 @@ fn work(p: &'static P, seed: u64, done: &AtomicBool) -> u64 {
     drop(live);
     lease::give_back(m);
     // SAFETY: this thread's M, no section open.
-    unsafe { m.unbind() };
+    let _ = unsafe { m.unbind() };
     bound
 }
 
@@ -195,6 +195,6 @@ fn a_request_while_a_taker_has_the_lock_does_not_wait() {
         drop(Object::new(64, 8, 1));
         assert_eq!(stats().direct_allocs, after.direct_allocs);
         // SAFETY: this thread's M, no section open.
-        unsafe { m.unbind() };
+        let _ = unsafe { m.unbind() };
     });
 }
