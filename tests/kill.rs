@@ -295,3 +295,26 @@ fn a_panic_that_leaves_a_destructor_during_unwinding_aborts() {
     );
     ran.died(libc::SIGABRT, &["first", "second"]);
 }
+
+#[test]
+fn a_goroutine_in_a_forked_child_is_refused() {
+    let ran = child::run("a_goroutine_in_a_forked_child_is_refused", &[], &[NO_CORE], || {
+        baton::run(|| go!(|| ()).join().unwrap());
+        // SAFETY: the child only starts a goroutine, which is what must fail; the parent waits for it.
+        unsafe {
+            let forked = libc::fork();
+            if forked == 0 {
+                go!(|| ());
+                libc::_exit(0);
+            }
+            let mut status = 0;
+            assert_eq!(libc::waitpid(forked, &raw mut status, 0), forked);
+            assert!(
+                libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGABRT,
+                "{status}"
+            );
+        }
+    });
+    ran.succeeded();
+    ran.said(&["forked child", "exec"]);
+}

@@ -16,6 +16,15 @@ pub(crate) fn no_thread(what: &str, error: &io::Error) -> ! {
     process::abort()
 }
 
+/// A goroutine was started in a forked child.
+pub(crate) fn forked() -> ! {
+    eprintln!(
+        "baton: go! in a forked child: the threads that run goroutines stayed with the parent; exec a program after fork, or \
+         fork before the first goroutine"
+    );
+    process::abort()
+}
+
 /// The system refuses the fault handler, without which a stack that overflows would not be noticed.
 pub(crate) fn no_handler(error: &StackError) -> ! {
     eprintln!("baton: no fault handler: {error}");

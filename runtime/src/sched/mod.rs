@@ -53,7 +53,7 @@ use parking_lot::{Mutex, MutexGuard};
 use std::sync::{
     OnceLock,
     atomic::{
-        AtomicPtr, AtomicU32, AtomicU64,
+        AtomicBool, AtomicPtr, AtomicU32, AtomicU64,
         Ordering::{Acquire, Relaxed, SeqCst},
         compiler_fence, fence,
     },
@@ -91,6 +91,13 @@ const ID_BATCH: u64 = 1024;
 
 static SCHED: OnceLock<Sched> = OnceLock::new();
 
+/// Set in a forked child: the threads of the scheduler stayed with the parent.
+static FORKED: AtomicBool = AtomicBool::new(false);
+
+extern "C" fn in_forked_child() {
+    FORKED.store(true, Relaxed);
+}
+
 /// The scheduler, started now if it was not yet.
 pub(crate) fn sched() -> &'static Sched {
     SCHED.get_or_init(|| match Config::resolve(&Wishes::default()) {
@@ -116,6 +123,8 @@ pub(crate) fn init(config: Config) -> Result<(), ConfigError> {
 impl Sched {
     fn start(config: Config) -> Self {
         baton_alloc::lease::attach(); // probes membarrier, before any P exists
+        // SAFETY: the handler does nothing but store a flag. Should there be no memory for it, a forked child is not told.
+        unsafe { libc::pthread_atfork(None, None, Some(in_forked_child)) };
         baton_stack::set_describe(fatal::describe);
         if let Err(error) = baton_stack::install() {
             fatal::no_handler(&error);
@@ -172,8 +181,12 @@ impl Sched {
         self.sleepers_due.store(heap.earliest(), SeqCst);
     }
 
-    /// A number for a goroutine that a thread without a P spawns.
+    /// A number for a goroutine that a thread without a P spawns. In a forked child nobody would ever run it, so that is
+    /// the end.
     fn fresh_id(&self) -> u64 {
+        if FORKED.load(Relaxed) {
+            fatal::forked();
+        }
         self.next_id.fetch_add(1, Relaxed)
     }
 }

@@ -288,13 +288,13 @@ impl Monitor {
             let declared = blocking % 2 == 1;
             seen.declared |= declared;
             seen.suspicious |= record.cpu.is_none();
-            let sleeps = !declared && self.sleeps(i, m);
+            let sleeps = !declared && self.sleeps(i, m, still >= SLICE_NS);
             if declared && still >= DECLARED_NS {
                 suspects.push((i, Cause::Declared));
-            } else if still >= SLICE_NS {
-                suspects.push((i, Cause::Hog));
             } else if sleeps && still >= UNDECLARED_NS {
                 suspects.push((i, Cause::Undeclared));
+            } else if !declared && still >= SLICE_NS {
+                suspects.push((i, Cause::Hog));
             }
         }
         if abandoned || sched.earliest() <= now || sched.global.len() > 0 {
@@ -307,13 +307,14 @@ impl Monitor {
         seen
     }
 
-    /// Whether the thread of `m` sleeps in the kernel, by looks at its CPU clock, this time and last, and one at /proc.
-    fn sleeps(&mut self, i: usize, m: &M) -> bool {
+    /// Whether the thread of `m` sleeps in the kernel, by one look at /proc; not worth it, unless it is `overdue` anyway, if
+    /// its CPU clock went on since the last time.
+    fn sleeps(&mut self, i: usize, m: &M, overdue: bool) -> bool {
         let record = &mut self.records[i];
         let cpu = os::cpu_time(m.cpu_clock.load(Relaxed));
         let stood = cpu.is_some() && cpu == record.cpu;
         record.cpu = cpu;
-        stood
+        (stood || overdue)
             && self
                 .probes
                 .entry(m.id)
