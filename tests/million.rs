@@ -2,8 +2,7 @@
 
 use baton::{chan, go, sync::WaitGroup};
 
-/// Debug builds run a tenth, to keep within the time of a test run; the release run has them all.
-/// Where each guard is a mapping of its own, as on kernels without guard markers, there is room for some 30,000.
+/// Debug builds run a tenth, to keep within the time of a test run; the release run has them all. Where each guard is a mapping of its own, as on kernels without guard markers, there is room for some 30,000.
 fn goroutines() -> usize {
     match std::env::var("BATON_GUARD") {
         Ok(guard) if guard == "mprotect" => 10_000,
@@ -40,9 +39,9 @@ fn a_million_park_on_a_channel_wake_and_are_joined() {
         (parked, sum)
     });
     assert_eq!(sum, n * (n - 1));
-    // Far from one mapping for each stack.
+    // Far from one mapping for each stack, unless it cannot be helped.
     assert!(
-        parked - before < n / 100,
+        n == 10_000 || parked - before < n / 100,
         "{before} mappings before, {parked} with all of them parked"
     );
     let metrics = baton::metrics();
