@@ -112,6 +112,8 @@ fn look(p: &'static P, own: &mut Own, finished: &mut Option<Stack>, spec: Spec) 
     let tick = p.tick.load(Relaxed).wrapping_add(1);
     p.tick.store(tick, Relaxed);
     if tick.is_multiple_of(GLOBAL_EVERY) || p.timers_due.load(Relaxed) {
+        // Here, and not where timers are popped: the monitor may set it just after the last timer was.
+        p.timers_due.store(false, Relaxed);
         return Next::Round;
     }
     // SAFETY: inside a section, which owns P.
