@@ -1,0 +1,209 @@
+//! Runs the same programs on Baton, Go, tokio, may and plain threads in alternating rounds, and prints one table of medians.
+//!
+//! ```text
+//! cargo run --release --manifest-path benches/versus/runtimes/Cargo.toml -- [--rounds N] [row …]
+//! ```
+//!
+//! Every cell is the median of its rounds; a round runs every program of a row once, one process each, so that whatever the machine does
+//! meanwhile happens to all. Go's programs are built and run where `go` is installed. A program that has no such row exits with 3; one
+//! that fails shows as `fails`.
+
+use std::{
+    collections::BTreeMap,
+    env,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+use versus_runtimes::DEPTHS;
+
+/// Rows in the order of the table. In a row with several figures the first is the one compared.
+const ROWS: [&str; 21] = [
+    "spawn_join",
+    "spawn_burst",
+    "yield_alone",
+    "yield_1000",
+    "ping_pong",
+    "spsc",
+    "unbounded",
+    "mpmc",
+    "select_4",
+    "skynet",
+    "sieve",
+    "mutex",
+    "rwlock_95",
+    "parked_1m",
+    "timers_1m",
+    "hog",
+    "hog_blockers",
+    "latency",
+    "blocking",
+    "blocking_undeclared",
+    "blocking_parking",
+];
+
+/// The programs, and what each adds to a row's name.
+const PROGRAMS: [(&str, &str); 6] = [
+    ("baton", ""),
+    ("go", ""),
+    ("tokio", ""),
+    ("may", ""),
+    ("threads", ""),
+    ("threads", "_flume"),
+];
+
+/// How long one program may take for one row.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What a program printed, figure by figure, in its order.
+enum Outcome {
+    Figures(Vec<(String, f64)>),
+    NoRow,
+    Failed,
+}
+
+fn main() {
+    let mut rounds = 5;
+    let mut wanted = Vec::new();
+    let mut args = env::args().skip(1);
+    while let Some(arg) = args.next() {
+        match arg.as_str() {
+            "--rounds" => {
+                rounds = args
+                    .next()
+                    .and_then(|n| n.parse().ok())
+                    .expect("--rounds takes a number")
+            }
+            row => wanted.push(row.to_owned()),
+        }
+    }
+    if wanted.is_empty() {
+        wanted = ROWS.iter().map(|row| (*row).to_owned()).collect();
+        wanted.push("syscall".to_owned());
+        wanted.extend(DEPTHS.map(|depth| format!("stack_{depth}")));
+    }
+
+    let programs = programs();
+    println!(
+        "| row | figure | {} |",
+        programs.iter().map(|p| p.0.as_str()).collect::<Vec<_>>().join(" | ")
+    );
+    println!("|---|---|{}", "---|".repeat(programs.len()));
+    for row in &wanted {
+        table_rows(row, &programs, rounds);
+    }
+}
+
+/// Where each program is, with the suffix it adds to a row; Go's is built first, and left out without `go`.
+fn programs() -> Vec<(String, PathBuf, &'static str)> {
+    let here = env::current_exe().expect("this program has a path");
+    let folder = here.parent().expect("it lies in a folder");
+    let mut found = Vec::new();
+    for (name, suffix) in PROGRAMS {
+        let path = folder.join(format!("on_{name}"));
+        if name == "go" {
+            let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("go");
+            let built = Command::new("go")
+                .arg("build")
+                .arg("-o")
+                .arg(&path)
+                .arg(".")
+                .current_dir(source)
+                .status();
+            if !built.is_ok_and(|status| status.success()) {
+                eprintln!("go is not installed or cannot build: its column is left out");
+                continue;
+            }
+        }
+        let name = if suffix.is_empty() { name } else { "flume" };
+        found.push((name.to_owned(), path, suffix));
+    }
+    found
+}
+
+/// Measures one row and prints a line for each of its figures.
+fn table_rows(row: &str, programs: &[(String, PathBuf, &str)], rounds: usize) {
+    let mut order: Vec<String> = Vec::new();
+    let mut seen: Vec<BTreeMap<String, Vec<f64>>> = vec![BTreeMap::new(); programs.len()];
+    let mut left: Vec<Option<&str>> = vec![None; programs.len()];
+    for _ in 0..rounds {
+        for (i, (_, path, suffix)) in programs.iter().enumerate() {
+            if left[i].is_some() {
+                continue;
+            }
+            match run(path, &format!("{row}{suffix}")) {
+                Outcome::Figures(figures) => {
+                    for (name, value) in figures {
+                        if !order.contains(&name) {
+                            order.push(name.clone());
+                        }
+                        seen[i].entry(name).or_default().push(value);
+                    }
+                }
+                Outcome::NoRow => left[i] = Some("–"),
+                Outcome::Failed => left[i] = Some("fails"),
+            }
+        }
+    }
+    for figure in order {
+        let cells: Vec<String> = seen
+            .iter_mut()
+            .zip(&left)
+            .map(|(seen, left)| match (left, seen.get_mut(&figure)) {
+                (Some(left), _) => (*left).to_owned(),
+                (None, Some(values)) => show(median(values)),
+                (None, None) => "–".to_owned(),
+            })
+            .collect();
+        println!("| {row} | {figure} | {} |", cells.join(" | "));
+    }
+}
+
+fn run(program: &Path, row: &str) -> Outcome {
+    let mut child = Command::new(program)
+        .arg(row)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the programs are built beside this one: cargo build --release builds them all");
+    let start = Instant::now();
+    let status = loop {
+        match child.try_wait().expect("it is our child") {
+            Some(status) => break status,
+            None if start.elapsed() > PATIENCE => {
+                child.kill().expect("it is our child");
+                child.wait().expect("it is our child");
+                return Outcome::Failed;
+            }
+            None => std::thread::sleep(Duration::from_millis(5)),
+        }
+    };
+    if status.code() == Some(3) {
+        return Outcome::NoRow;
+    }
+    let text = std::io::read_to_string(child.stdout.take().expect("it is piped")).unwrap_or_default();
+    let figures = text
+        .lines()
+        .filter_map(|line| line.rsplit_once(' '))
+        .filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?)))
+        .collect::<Vec<_>>();
+    if status.success() && !figures.is_empty() {
+        Outcome::Figures(figures)
+    } else {
+        Outcome::Failed
+    }
+}
+
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// Three digits that count.
+fn show(value: f64) -> String {
+    match value.abs() {
+        v if v >= 100.0 => format!("{value:.0}"),
+        v if v >= 10.0 => format!("{value:.1}"),
+        _ => format!("{value:.2}"),
+    }
+}
