@@ -55,8 +55,18 @@ pub(crate) fn describe(owner: *const (), out: &mut dyn fmt::Write) {
     }
 }
 
+/// A goroutine of a simulation waits while it unwinds, on the one thread that there is.
+pub(crate) fn simulation_stands_still() -> ! {
+    let who = crate::current().map_or(0, |g| g.id());
+    eprintln!(
+        "baton: goroutine {who} of a simulation waits in a destructor while it unwinds from a panic; that keeps its thread, and a \
+         simulation has no other; let the destructor not wait, or test this with the real scheduler"
+    );
+    process::abort()
+}
+
 /// `goroutine 17 "name"`.
-struct Who<'a>(&'a G);
+pub(crate) struct Who<'a>(pub(crate) &'a G);
 
 impl fmt::Display for Who<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -24,7 +24,7 @@
 //!    not be touched by its scheduler after its coroutine has returned.
 
 use crate::{m::M, park::Waiter, sched};
-use baton_stack::{Desc, Stack};
+use baton_stack::{Desc, Spec, Stack, StackError};
 use corosensei::{Coroutine, Yielder};
 use std::{
     alloc::Layout,
@@ -64,6 +64,17 @@ pub(crate) struct G {
     /// Constant; most goroutines have none.
     options: Option<Box<Options>>,
     join: AtomicU32,
+    /// Who may run it; set before anybody knows the G, constant from then on.
+    pub(crate) kind: Cell<Kind>,
+}
+
+/// Who may run a goroutine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Any M, each time.
+    Migrating,
+    /// The [world](crate::testing) that it was spawned in.
+    Simulated,
 }
 
 /// What a [`Builder`](crate::Builder) was told.
@@ -190,6 +201,7 @@ impl G {
                 id: Cell::new(0),
                 options,
                 join: AtomicU32::new(0),
+                kind: Cell::new(Kind::Migrating),
             },
             payload: UnsafeCell::new(Stage {
                 start: ManuallyDrop::new(start),
@@ -219,6 +231,14 @@ impl G {
     /// The stack that its builder asked for, in bytes.
     pub(crate) fn max_stack(&self) -> Option<usize> {
         self.options.as_ref()?.max_stack
+    }
+
+    /// The kind of stack that it is to have; `usual` if its builder asked for none.
+    pub(crate) fn stack_spec(&self, usual: Spec) -> Result<Spec, StackError> {
+        match self.max_stack() {
+            Some(bytes) => Spec::with_growth(bytes, usual.growth()),
+            None => Ok(usual),
+        }
     }
 
     /// What the goroutine does on its own stack, from its first instruction to its last but one.

@@ -40,6 +40,7 @@
 //! | [`chan`] | channels |
 //! | [`sync`] | wait groups |
 //! | [`time`] | sleeping |
+//! | [`testing`] | simulations: one thread, interleavings by seed, time that does not wait |
 //! | [`blocking`], [`yield_now`], [`metrics`](fn@metrics), [`debug`] | the scheduler |
 
 #[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
@@ -58,6 +59,7 @@ mod p;
 mod park;
 mod sched;
 pub mod sync;
+pub mod testing;
 pub mod time;
 mod waitlist;
 

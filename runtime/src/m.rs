@@ -16,6 +16,7 @@ use crate::{
     p::{Own, P},
     park::Commit,
     sched::{Sched, note::Note},
+    testing::world::World,
 };
 use baton_alloc::{
     current,
@@ -56,6 +57,8 @@ pub(crate) struct M {
     pub(crate) cpu_clock: AtomicI32,
     /// Null, but in the control experiment the mcache that this M keeps for itself.
     pub(crate) cache: AtomicPtr<Mcache>,
+    /// The simulation that this M runs, or null; this thread's.
+    pub(crate) world: Cell<*const World>,
     /// What this M counted; written by this thread, read by anybody.
     pub(crate) counters: Counters,
 }
@@ -97,6 +100,7 @@ impl M {
             tid: AtomicI32::new(0),
             cpu_clock: AtomicI32::new(0),
             cache: AtomicPtr::new(std::ptr::null_mut()),
+            world: Cell::new(std::ptr::null()),
             counters: Counters::default(),
         }
     }
@@ -120,6 +124,18 @@ impl M {
             self.cache.store(cache, Relaxed);
         }
         latch.sched.store(std::ptr::from_ref(self).cast_mut().cast(), Release);
+    }
+
+    /// Makes the calling thread a plain one again: for the M of a simulation, which is over.
+    pub(crate) fn leave_thread(&self) {
+        self.latch().sched.store(std::ptr::null_mut(), Release);
+    }
+
+    /// The simulation that this M runs.
+    #[inline]
+    pub(crate) fn world(&self) -> Option<&'static World> {
+        // SAFETY: null, or a world that owns this M and lives as long.
+        unsafe { self.world.get().as_ref() }
     }
 
     /// The latch's half.

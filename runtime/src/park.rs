@@ -13,9 +13,11 @@
 //! on elsewhere would leave the count behind. Its P goes to another M meanwhile, as in any blocking call.
 
 use crate::{
+    fatal,
     g::G,
     m::{self, M},
     sched,
+    testing::world::World,
 };
 use baton_alloc::futex;
 use std::{
@@ -60,6 +62,9 @@ impl Waiter {
             _ => {
                 self.g.set(ptr::null_mut());
                 if commit() {
+                    if World::current().is_some() {
+                        fatal::simulation_stands_still();
+                    }
                     sched::blocking(|| {
                         while self.woken.load(Acquire) == 0 {
                             futex::wait(&self.woken, 0, None);

@@ -22,7 +22,7 @@ use crate::{
     park::Commit,
     time::{self, heap::NEVER},
 };
-use baton_stack::{Spec, Stack, StackError};
+use baton_stack::{Spec, Stack};
 use std::{
     hint,
     ptr::{self, NonNull},
@@ -139,7 +139,7 @@ fn look(p: &'static P, own: &mut Own, finished: &mut Option<Stack>, spec: Spec) 
     } else if this.max_stack().is_none() {
         own.stacks.pop(spec)
     } else {
-        wanted(this, spec).ok().and_then(|wanted| own.stacks.pop(wanted))
+        this.stack_spec(spec).ok().and_then(|wanted| own.stacks.pop(wanted))
     };
     Next::Run(g, stack)
 }
@@ -365,21 +365,13 @@ fn execute(m: &'static M, g: NonNull<G>, stack: Option<Stack>) -> Option<Stack> 
     }
 }
 
-/// The kind of stack that `this` is to have; `usual` if it asked for none.
-fn wanted(this: &G, usual: Spec) -> Result<Spec, StackError> {
-    match this.max_stack() {
-        Some(bytes) => Spec::with_growth(bytes, usual.growth()),
-        None => Ok(usual),
-    }
-}
-
 /// A stack from the shared pools. Without one the program cannot go on: the goroutine is runnable and nobody else could
 /// run it.
 #[cold]
 fn fresh_stack(sched: &Sched, g: NonNull<G>) -> Stack {
     // SAFETY: the caller's.
     let this = unsafe { g.as_ref() };
-    match wanted(this, sched.config.stack).and_then(baton_stack::acquire) {
+    match this.stack_spec(sched.config.stack).and_then(baton_stack::acquire) {
         Ok(stack) => stack,
         Err(error) => crate::fatal::no_stack(this, &error),
     }

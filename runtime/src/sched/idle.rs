@@ -161,7 +161,7 @@ pub(super) fn acquire_p(m: &'static M) -> bool {
 /// Whether this M has a P, after a try to get an idle one if it has not. Does not wait and stays on the thread.
 #[inline]
 pub(super) fn rejoin(m: &'static M) -> bool {
-    m.has_p() || (m.sched.idle_ps.load(Relaxed) != 0 && acquire_p(m))
+    m.has_p() || (m.sched.idle_ps.load(Relaxed) != 0 && m.world().is_none() && acquire_p(m))
 }
 
 /// Where every call that may park begins: a goroutine whose P was taken (it blocked, or computed for too long) gets an
@@ -178,6 +178,11 @@ pub(crate) fn checkpoint() {
 
 #[cold]
 fn wait_turn(m: &'static M, g: NonNull<crate::g::G>) {
+    if m.world().is_some() {
+        // In a simulation the seed chooses at each parking call who goes on.
+        // SAFETY: on the goroutine's stack.
+        return unsafe { find::suspend_yield(m) };
+    }
     if rejoin(m) {
         return;
     }

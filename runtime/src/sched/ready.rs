@@ -11,10 +11,11 @@ use super::{
     runq::{Full, HALF},
 };
 use crate::{
-    g::{G, Handle, Options},
+    g::{G, Handle, Kind, Options},
     m::{self, M},
     p::{Own, P},
     sched,
+    testing::world::World,
 };
 use std::{
     ptr::{self, NonNull},
@@ -44,6 +45,10 @@ where
             put(m, g, Some(m.sched));
         }
         _ => {
+            if let Some(world) = m.and_then(M::world) {
+                world.spawned(g);
+                return handle;
+            }
             let sched = m.map_or_else(sched::sched, |m| m.sched);
             // SAFETY: nobody knows the goroutine yet.
             unsafe { g.as_ref() }.set_id(sched.fresh_id());
@@ -58,7 +63,17 @@ where
 pub(crate) fn ready(g: NonNull<G>) {
     match m::current() {
         Some(m) if idle::rejoin(m) => put(m, g, None),
-        _ => put_global(sched::sched(), g),
+        _ => put_elsewhere(g),
+    }
+}
+
+/// Makes `g` runnable although this thread has no P to leave it with.
+#[cold]
+fn put_elsewhere(g: NonNull<G>) {
+    // SAFETY: the caller's.
+    match unsafe { g.as_ref() }.kind.get() {
+        Kind::Migrating => put_global(sched::sched(), g),
+        Kind::Simulated => World::ready(g),
     }
 }
 

@@ -16,6 +16,7 @@ use crate::{
     p::{Own, P},
     park::{park_goroutine, yield_now},
     sched::{self, Sched, checkpoint},
+    testing::world::World,
 };
 use heap::{Heap, NEVER, Room, Sleeper};
 use std::{
@@ -24,8 +25,11 @@ use std::{
     time::Duration,
 };
 
-/// Nanoseconds of the monotonic clock.
+/// Nanoseconds of the monotonic clock; in a simulation, of its own. All of Baton reads the time here.
 pub(crate) fn now() -> u64 {
+    if let Some(world) = World::current() {
+        return world.now();
+    }
     let mut spec = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: writes one timespec.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut spec) };
@@ -66,6 +70,10 @@ pub fn sleep(duration: Duration) {
 
 /// Leaves a sleeper with this M's P, or with nobody's if it has none. On g0.
 fn insert(m: &'static M, mut sleeper: Sleeper) {
+    if let Some(world) = m.world() {
+        let g = NonNull::new(sleeper.g).expect("a sleeper is a goroutine");
+        return world.wake_at(sleeper.when, g);
+    }
     loop {
         let mut room_for = 0;
         // SAFETY: this thread's M; a push that does not grow the heap.
