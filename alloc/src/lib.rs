@@ -47,7 +47,7 @@
 //! | module | what |
 //! |---|---|
 //! | [`latch`], [`current`], `lock`, `sync` | who may touch what a P owns; which M this thread is; a lock that never allocates |
-//! | `malloc`, `global` | dispatch, and the `GlobalAlloc` on top of it |
+//! | `malloc`, `global`, `untyped` | dispatch, the `GlobalAlloc` on top of it, and what C needs: to free by address alone |
 //! | `lease` | threads without a processor |
 //! | `sizeclass` | the table of classes, computed at compile time |
 //! | [`mcache`], `chain`, `mcentral`, `mspan`, [`mheap`] | the levels, and the lists that go between the first two |
@@ -103,6 +103,8 @@ mod snapshot;
 mod stats;
 mod sync;
 mod sys;
+#[cfg(not(baton_loom))]
+mod untyped;
 
 pub use lock::Lock;
 #[cfg(not(baton_loom))]
@@ -116,4 +118,5 @@ pub use {
     snapshot::{Snapshot, snapshot},
     stats::{Stats, stats},
     sys::futex,
+    untyped::{C_ALIGN, c_layout, free_untyped, realloc_untyped, usable_size},
 };
