@@ -171,7 +171,8 @@ fn ten_thousand_stacks_cost_few_mappings() {
     for _ in 0..10_000 {
         stacks.push(acquire(spec(128 * KIB)).unwrap());
     }
-    let more = mappings() - before;
+    // The threads of tests that end meanwhile take their own mappings along.
+    let more = mappings().saturating_sub(before);
     assert!(more < 100, "{more} more mappings");
     let distinct: HashSet<_> = stacks.iter().map(|s| s.desc().base()).collect();
     assert_eq!(distinct.len(), 10_000);
