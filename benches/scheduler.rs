@@ -17,6 +17,8 @@ static ALLOC: baton::Alloc = baton::Alloc;
 
 /// Goroutines of a burst.
 const BURST: u64 = 10_000;
+/// Goroutines of the large burst, and leaves of the skynet.
+const MILLION: u64 = 1_000_000;
 /// Goroutines that yield to each other.
 const MANY: u64 = 1_000;
 
@@ -41,17 +43,45 @@ fn spawn(c: &mut Criterion) {
     });
     let mut group = c.benchmark_group("spawn");
     group.throughput(Throughput::Elements(BURST));
-    group.bench_function("burst", |b| {
+    group.bench_function("burst", |b| in_goroutine(b, |n| (0..n).for_each(|_| burst(BURST))));
+    group.sample_size(10).throughput(Throughput::Elements(MILLION));
+    group.bench_function("burst/million", |b| {
+        in_goroutine(b, |n| (0..n).for_each(|_| burst(MILLION)))
+    });
+    group.bench_function("skynet/million", |b| {
         in_goroutine(b, |n| {
             for _ in 0..n {
-                let all = WaitGroup::new();
-                for _ in 0..BURST {
-                    let member = all.clone();
-                    go!(move || drop(member));
-                }
-                all.wait();
+                let (tx, rx) = chan::bounded(0);
+                skynet(0, MILLION, &tx);
+                assert_eq!(rx.recv(), Ok(MILLION * (MILLION - 1) / 2));
             }
         });
+    });
+}
+
+/// Starts so many goroutines that do next to nothing, and waits for all.
+fn burst(goroutines: u64) {
+    let all = WaitGroup::new();
+    for _ in 0..goroutines {
+        let member = all.clone();
+        go!(move || drop(member));
+    }
+    all.wait();
+}
+
+/// A tree of goroutines with ten children each, whose leaves send their numbers upwards, where they are added up.
+fn skynet(number: u64, leaves: u64, up: &chan::Sender<u64>) {
+    let up = up.clone();
+    go!(move || {
+        if leaves == 1 {
+            up.send(number).unwrap();
+            return;
+        }
+        let (tx, rx) = chan::bounded(0);
+        for child in 0..10 {
+            skynet(number + child * leaves / 10, leaves / 10, &tx);
+        }
+        up.send(rx.iter().take(10).sum()).unwrap();
     });
 }
 

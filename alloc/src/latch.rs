@@ -135,6 +135,7 @@ fn fence_mode() -> bool {
 }
 
 /// The mode that owners run in at present.
+#[inline]
 #[must_use]
 pub fn mode() -> Mode {
     if fence_mode() { Mode::Fence } else { Mode::Membarrier }

@@ -2,11 +2,10 @@
 //!
 //! ```text
 //!    G ─ one block from the P's mcache ───────────────┐         body ─ bound when the goroutine first runs ─┐
-//!    │ next     link of the queue that holds it       │         │ at the top of the goroutine's own stack:  │
-//!    │ vtable   how to run it, how to drop its result │         │ coroutine, yielder, the M it ran on last  │
-//!    │ join     DONE | DETACHED | JOINING             │         └───────────────────────────────────────────┘
-//!    │ waiter   who joins                             │                         ▲
-//!    │ body  ───────────────────────────────────────────────────────────────────┘
+//!    │ vtable   how to run it, how to drop its result │    ┌───▶│ at the top of the goroutine's own stack:  │
+//!    │ body     ──────────────────────────────────────┼────┘    │ coroutine, yielder, the M it ran on last  │
+//!    │ waiter   who joins                             │         └───────────────────────────────────────────┘
+//!    │ join     DONE | DETACHED | JOINING             │
 //!    │ payload  the closure, later its result         │
 //!    └────────────────────────────────────────────────┘
 //! ```
@@ -17,7 +16,7 @@
 //! # Invariants
 //!
 //! 1. A runnable G is in exactly one place: a queue, a timer, a waiter, or the hands of one M. Whoever holds it there may
-//!    touch `next`.
+//!    run it.
 //! 2. The running G alone touches its payload until it sets `DONE` (Release); after that the joiner does, or, when the
 //!    handle was dropped first, the goroutine's own last act.
 //! 3. The block is freed by whoever sees both `DONE` and `DETACHED`, and by a join that has taken the result. So a G must
@@ -52,8 +51,6 @@ const JOINING: u32 = 4;
 /// The goroutine's head. Its block goes on with the closure's payload: see [`Task`].
 #[repr(C)]
 pub(crate) struct G {
-    /// Link of the queue that holds this G; its holder's (invariant 1).
-    pub(crate) next: Cell<*mut G>,
     vtable: &'static Vtable,
     /// Bound at the first run, null again at the end; its M's.
     pub(crate) body: Cell<*mut Body>,
@@ -194,7 +191,6 @@ impl G {
         };
         let task = Task::<F, T> {
             g: G {
-                next: Cell::new(ptr::null_mut()),
                 vtable: &Task::<F, T>::VTABLE,
                 body: Cell::new(ptr::null_mut()),
                 waiter: Cell::new(ptr::null()),

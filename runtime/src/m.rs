@@ -167,7 +167,7 @@ impl M {
     /// This is the calling thread's M, and `f` does nothing that a section must not do: allocate, lock, call the system,
     /// park or unwind.
     #[inline(always)]
-    unsafe fn section<R>(&self, f: impl FnOnce(&'static P, &mut Own) -> R) -> Option<R> {
+    pub(crate) unsafe fn section<R>(&self, f: impl FnOnce(&'static P, &mut Own) -> R) -> Option<R> {
         let latch = self.latch();
         // SAFETY: as the caller promised; `leave` follows below.
         let p = unsafe { latch.enter() }.and_then(P::of);

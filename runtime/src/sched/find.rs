@@ -5,15 +5,13 @@
 //!   runnext ─▶ own ring ─▶ global queue (a batch) ─▶ timers ─▶ other Ps (rings and due timers; their runnext last) ─▶ idle
 //! ```
 //!
-//! runnext inherits the time slice: after [`NEXT_STREAK`] goroutines in a row from there, the oldest of the ring has its
+//! runnext inherits the time slice: after [`NEXT_STREAK`](super::runq::NEXT_STREAK) goroutines in a row from there, the oldest of the ring has its
 //! turn, so that two goroutines that wake each other cannot starve a third.
 
 use super::{
-    Sched,
-    globrunq::Batch,
-    idle, pusher_fence,
-    ready::{put_global_batch, put_last, ready},
-    runq::HALF,
+    Sched, idle, pusher_fence,
+    ready::{overflow, put_all_global, put_global, ready},
+    runq::RING,
 };
 use crate::{
     g::{Body, G},
@@ -33,15 +31,15 @@ use std::{
 /// fall into step with the program.
 const GLOBAL_EVERY: u32 = 61;
 
-/// Goroutines in a row from runnext.
-const NEXT_STREAK: u32 = 64;
-
 /// Rounds over the other Ps before a spinning M gives up; in the last it also takes what would run next there.
 const STEAL_ROUNDS: u32 = 4;
 
 /// Turns of the processor's pause between two such rounds: together a few microseconds, enough for a P that is about to
 /// run its runnext to do so.
 const STEAL_PAUSE: u32 = 64;
+
+/// How many goroutines move at once from the global queue, or from another P.
+const LOOT: usize = 128;
 
 /// What one look at the own P gives.
 enum Next {
@@ -51,6 +49,30 @@ enum Next {
     Round,
     /// The P's own queue is empty.
     Nothing,
+    /// The ring is full: there is no room for the goroutine that yielded.
+    Full,
+}
+
+/// What the goroutine that ran last left behind for the next section: so that a yield, or an end, and the look for the
+/// next goroutine are one.
+enum Left {
+    Nothing,
+    /// It goes to the end of the P's queue.
+    Yielded(NonNull<G>),
+    /// It has ended; its stack goes to the P's cache and, most often, straight to the next goroutine.
+    Ended(Stack),
+}
+
+impl Left {
+    /// Does without a P what the section would have done: there is none, or its cache has no room.
+    #[cold]
+    fn settle(&mut self, m: &'static M) {
+        match std::mem::replace(self, Self::Nothing) {
+            Self::Nothing => {}
+            Self::Yielded(g) => put_global(m.sched, g),
+            Self::Ended(stack) => baton_stack::release(stack),
+        }
+    }
 }
 
 /// A goroutine to run, and a stack that was found for it.
@@ -58,56 +80,85 @@ type Job = (NonNull<G>, Option<Stack>);
 
 /// Runs goroutines for ever, on this thread's own stack.
 pub(super) fn run(m: &'static M) -> ! {
-    let mut finished = None;
+    let mut left = Left::Nothing;
     let mut ticks = vec![0; m.sched.ps.len()]; // here, so that looking for work does not allocate
     loop {
-        let (g, stack) = find(m, &mut finished, &mut ticks);
-        if must_migrate(m, g) && idle::hand_over(m, g) {
+        let (g, stack) = find(m, &mut left, &mut ticks);
+        if m.sched.config.force_migration && ran_here(m, g) && idle::hand_over(m, g) {
             free_stack(stack);
         } else {
-            finished = execute(m, g, stack);
+            left = execute(m, g, stack);
         }
     }
 }
 
-/// Finds a goroutine, waiting for one if need be. `finished` is the stack of the one that ended last: it goes to the P's
-/// cache and, most often, straight to the next goroutine.
-fn find(m: &'static M, finished: &mut Option<Stack>, ticks: &mut [u32]) -> Job {
+/// Finds a goroutine, waiting for one if need be.
+#[inline(always)]
+fn find(m: &'static M, left: &mut Left, ticks: &mut [u32]) -> Job {
     loop {
-        if !m.has_p() && !idle::acquire_p(m) {
-            free_stack(finished.take());
-            idle::sleep(m);
-            continue;
-        }
         // SAFETY: this thread's M; `look` is made of queue operations.
-        match unsafe { m.with_p(|p, own| look(p, own, finished, m.sched.config.stack)) } {
-            Some(Next::Run(g, stack)) => {
-                if let Some(refused) = finished.take() {
-                    make_room(m, refused);
-                }
-                return found(m, (g, stack));
+        let next = unsafe { m.section(|p, own| look(p, own, left, m.sched.config.stack)) };
+        if let Some(Next::Run(g, stack)) = next {
+            if m.spinning.load(Relaxed) {
+                stop_spinning(m);
             }
-            Some(Next::Round) => {
-                fire_timers(m);
-                take_global(m);
+            if let Left::Ended(_) = left {
+                make_room(m, left);
             }
-            Some(Next::Nothing) => {
-                free_stack(finished.take());
-                if fire_timers(m) || take_global(m) || steal(m, ticks) {
-                    continue;
-                }
+            return (g, stack);
+        }
+        find_elsewhere(m, left, ticks, next);
+    }
+}
+
+/// The own P has nothing to run just now, or there is none: looks elsewhere, and sleeps if there is nothing either.
+#[cold]
+#[inline(never)]
+fn find_elsewhere(m: &'static M, left: &mut Left, ticks: &mut [u32], next: Option<Next>) {
+    match next {
+        Some(Next::Run(..)) => unreachable!("what was found is run"),
+        Some(Next::Full) => {
+            if let Left::Yielded(g) = std::mem::replace(left, Left::Nothing) {
+                overflow(m, g.as_ptr());
+            }
+        }
+        Some(Next::Round) => {
+            fire_timers(m);
+            take_global(m);
+        }
+        Some(Next::Nothing) => {
+            left.settle(m);
+            if !(fire_timers(m) || take_global(m) || steal(m, ticks)) {
                 idle::sleep(m);
             }
-            None => {} // the P was taken
+        }
+        None if m.has_p() => {} // a thief only borrowed it
+        None => {
+            left.settle(m);
+            if !idle::acquire_p(m) {
+                idle::sleep(m);
+            }
         }
     }
 }
 
 /// One look at the own P, inside a section.
 #[inline(always)]
-fn look(p: &'static P, own: &mut Own, finished: &mut Option<Stack>, spec: Spec) -> Next {
-    if let Some(stack) = finished.take() {
-        *finished = own.stacks.push(stack).err();
+fn look(p: &'static P, own: &mut Own, left: &mut Left, spec: Spec) -> Next {
+    match std::mem::replace(left, Left::Nothing) {
+        Left::Nothing => {}
+        Left::Yielded(g) => {
+            // SAFETY: inside a section, which owns P; the goroutine has suspended, and is this M's.
+            if unsafe { p.runq.push(g.as_ptr()) }.is_err() {
+                *left = Left::Yielded(g);
+                return Next::Full;
+            }
+        }
+        Left::Ended(stack) => {
+            if let Err(stack) = own.stacks.push(stack) {
+                *left = Left::Ended(stack);
+            }
+        }
     }
     let tick = p.tick.load(Relaxed).wrapping_add(1);
     p.tick.store(tick, Relaxed);
@@ -117,20 +168,7 @@ fn look(p: &'static P, own: &mut Own, finished: &mut Option<Stack>, spec: Spec) 
         return Next::Round;
     }
     // SAFETY: inside a section, which owns P.
-    let g = unsafe {
-        if own.next_streak < NEXT_STREAK && p.runq.has_next() {
-            own.next_streak += 1;
-            p.runq.swap_next(ptr::null_mut())
-        } else {
-            own.next_streak = 0;
-            let oldest = p.runq.pop();
-            if oldest.is_null() {
-                p.runq.swap_next(ptr::null_mut())
-            } else {
-                oldest
-            }
-        }
-    };
+    let g = unsafe { p.runq.pop_next(&mut own.next_streak) };
     let Some(g) = NonNull::new(g) else { return Next::Nothing };
     // SAFETY: out of the queue it is ours.
     let this = unsafe { g.as_ref() };
@@ -146,59 +184,63 @@ fn look(p: &'static P, own: &mut Own, finished: &mut Option<Stack>, spec: Spec) 
 
 /// The P's stack cache refused this stack: the colder half of its kind goes to the shared pools, and it takes their place.
 #[cold]
-fn make_room(m: &'static M, refused: Stack) {
+#[inline(never)]
+fn make_room(m: &'static M, left: &mut Left) {
     let mut batch = baton_stack::Batch::new();
-    let mut refused = Some(refused);
     // SAFETY: this thread's M; a section that moves descriptors.
     unsafe {
         m.with_p(|_, own| {
-            if let Some(stack) = refused.take() {
+            if let Left::Ended(stack) = std::mem::replace(left, Left::Nothing) {
                 own.stacks.overflow(stack, &mut batch);
             }
         });
     }
     baton_stack::release_batch(&mut batch);
-    free_stack(refused); // the P was taken
+    left.settle(m); // the P was taken
 }
 
 /// An M that has found something looks no more, and if it was the last that looked, another one should.
-fn found(m: &'static M, job: Job) -> Job {
-    if m.spinning.load(Relaxed) {
-        m.spinning.store(false, Relaxed);
-        idle::stop_spinning(m.sched);
-    }
-    job
+#[cold]
+#[inline(never)]
+fn stop_spinning(m: &'static M) {
+    m.spinning.store(false, Relaxed);
+    idle::stop_spinning(m.sched);
 }
 
-/// Takes a batch from the global queue to the own one. While it is on its way nobody sees it; so what comes with the one
-/// that this M will run is announced, unless this M spins: then somebody is, when it stops.
+/// Takes some goroutines from the global queue to the own one: half of its share if the own one is empty, and else as many
+/// as would have had their turn since the last time if both were one queue.
+///
+/// While they are on their way nobody sees them; so what comes with the one that this M will run is announced, unless this
+/// M spins: then somebody is, when it stops.
 fn take_global(m: &'static M) -> bool {
-    if m.sched.global.len() == 0 {
-        return false;
-    }
-    let Some(mut batch) = m.sched.global.pop() else {
+    let waiting = m.sched.global.len();
+    let Some(p) = m.latch().p().and_then(P::of).filter(|_| waiting > 0) else {
         return false;
     };
-    // SAFETY: this thread's M; a section with queue operations.
-    unsafe {
-        m.with_p(|p, _| {
-            while p.runq.len() < super::runq::RING {
-                let g = batch.pop();
-                if g.is_null() || p.runq.push(g).is_err() {
-                    break;
-                }
-            }
-        });
-    }
-    if !batch.is_empty() {
-        put_global_batch(m.sched, batch);
-    }
-    let own = m.latch().p().and_then(P::of);
-    if !m.spinning.load(Relaxed) && own.is_some_and(|p| p.runq.len() > 1) {
+    let (share, own) = (waiting.div_ceil(m.sched.ps.len()), p.runq.len());
+    let n = if own == 0 {
+        share
+    } else {
+        (share * GLOBAL_EVERY as usize).div_ceil(share + own).min(RING - own)
+    };
+    let mut taken = [ptr::null_mut(); LOOT];
+    let n = m.sched.global.pop(&mut taken[..n.min(LOOT)]);
+    keep(m, &taken[..n]);
+    if !m.spinning.load(Relaxed) && p.runq.len() > 1 {
         pusher_fence();
-        idle::pushed(m.sched, own);
+        idle::pushed(m.sched, Some(p));
     }
-    true
+    n > 0
+}
+
+/// Puts goroutines that are this M's on its ring, and what finds no room, or no P, on the global queue.
+fn keep(m: &'static M, goroutines: &[*mut G]) {
+    // SAFETY: this thread's M; a section with queue operations.
+    let kept = unsafe { m.with_p(|p, _| goroutines.iter().take_while(|&&g| p.runq.push(g).is_ok()).count()) };
+    let rest = &goroutines[kept.unwrap_or(0)..];
+    if !rest.is_empty() {
+        put_all_global(m.sched, rest);
+    }
 }
 
 /// Wakes the own P's sleepers that are due, and those that had no P.
@@ -280,7 +322,7 @@ fn steal(m: &'static M, ticks: &mut [u32]) -> bool {
 
 /// Borrows `victim` through the latch and takes half its ring, its due sleepers, and, if `next`, what it would run next.
 fn steal_from(m: &'static M, victim: &'static P, next: bool) -> bool {
-    let mut loot = [ptr::null_mut(); HALF];
+    let mut loot = [ptr::null_mut(); LOOT];
     let mut n = 0;
     {
         if m.latch().p().and_then(P::of).is_some_and(|own| ptr::eq(own, victim)) {
@@ -290,13 +332,13 @@ fn steal_from(m: &'static M, victim: &'static P, next: bool) -> bool {
         let Some(taken) = victim.latch.take() else { return false };
         // SAFETY: taken: nobody else touches what P owns until `taken` is dropped.
         unsafe {
-            let half = victim.runq.len().div_ceil(2).min(HALF);
+            let half = victim.runq.len().div_ceil(2).min(LOOT);
             n += victim.runq.pop_some(&mut loot[..half]);
             if next && n == 0 {
                 loot[0] = victim.runq.swap_next(ptr::null_mut());
                 n += usize::from(!loot[0].is_null());
             }
-            if n < HALF && victim.due.load(Relaxed) != NEVER {
+            if n < LOOT && victim.due.load(Relaxed) != NEVER {
                 n += time::pop_due(victim, victim.own(), time::now(), &mut loot[n..]);
             }
         }
@@ -306,28 +348,16 @@ fn steal_from(m: &'static M, victim: &'static P, next: bool) -> bool {
         return false;
     }
     m.counters.steals.add(1);
-    // SAFETY: this thread's M; a section with queue operations.
-    let kept = unsafe { m.with_p(|p, _| loot[..n].iter().take_while(|&&g| p.runq.push(g).is_ok()).count()) };
-    let mut rest = Batch::new();
-    for &g in &loot[kept.unwrap_or(0)..n] {
-        // SAFETY: taken from the victim's queue and put on no other.
-        unsafe { rest.push(g) };
-    }
-    if !rest.is_empty() {
-        put_global_batch(m.sched, rest);
-    }
+    keep(m, &loot[..n]);
     true
 }
 
-/// Runs `g` until it parks, yields or ends; gives its stack if it ended.
-fn execute(m: &'static M, g: NonNull<G>, stack: Option<Stack>) -> Option<Stack> {
+/// Runs `g` until it parks, yields or ends.
+#[inline(always)]
+fn execute(m: &'static M, g: NonNull<G>, stack: Option<Stack>) -> Left {
     // SAFETY: out of the queue it is ours.
-    let bound = unsafe { g.as_ref() }.body.get();
-    let body = match NonNull::new(bound) {
-        Some(body) => {
-            free_stack(stack);
-            body
-        }
+    let body = match NonNull::new(unsafe { g.as_ref() }.body.get()) {
+        Some(body) => body,
         None => {
             let stack = stack.unwrap_or_else(|| fresh_stack(m.sched, g));
             stack.desc().set_owner(g.as_ptr().cast_const().cast());
@@ -346,21 +376,15 @@ fn execute(m: &'static M, g: NonNull<G>, stack: Option<Stack>) -> Option<Stack> 
         if ended {
             m.counters.ended.add(1);
             // SAFETY: it has ended.
-            return Some(unsafe { Body::into_stack(body) });
+            return Left::Ended(unsafe { Body::into_stack(body) });
         }
-        match m.commit.take() {
-            Some((commit, arg)) => {
-                // SAFETY: the goroutine has suspended, with what `arg` points to on its stack, and waits for this.
-                if unsafe { commit(arg) } {
-                    return None;
-                }
-            }
-            None => {
-                if !put_last(m, g) {
-                    super::ready::put_global(m.sched, g);
-                }
-                return None;
-            }
+        let Some((commit, arg)) = m.commit.get() else {
+            return Left::Yielded(g);
+        };
+        m.commit.set(None);
+        // SAFETY: the goroutine has suspended, with what `arg` points to on its stack, and waits for this.
+        if unsafe { commit(arg) } {
+            return Left::Nothing;
         }
     }
 }
@@ -385,12 +409,11 @@ fn free_stack(stack: Option<Stack>) {
     }
 }
 
-/// Forced migration, for tests: whether this M ran `g` last, so that another one should now.
-#[inline]
-fn must_migrate(m: &'static M, g: NonNull<G>) -> bool {
+/// Whether this M ran `g` last: then forced migration, a test mode, wants another one for it.
+#[cold]
+fn ran_here(m: &'static M, g: NonNull<G>) -> bool {
     // SAFETY: out of the queue it is ours, and so is its body.
-    m.sched.config.force_migration
-        && unsafe { g.as_ref().body.get().as_ref() }.is_some_and(|body| ptr::eq(body.last_m.get(), m))
+    unsafe { g.as_ref().body.get().as_ref() }.is_some_and(|body| ptr::eq(body.last_m.get(), m))
 }
 
 /// Leaves the goroutine's stack for g0, which runs `commit`; comes back when somebody has made the goroutine ready.
@@ -404,15 +427,31 @@ pub(crate) unsafe fn suspend(m: &'static M, commit: Commit) {
     unsafe { switch(m) };
 }
 
-/// Leaves the goroutine's stack for g0, which puts the goroutine at the end of its P's queue.
+/// Leaves the goroutine's stack for g0, which puts the goroutine at the end of its P's queue; unless it is the only one
+/// there and would run next anyway.
 ///
 /// # Safety
 ///
 /// On a goroutine's stack, and `m` is this thread's.
 pub(crate) unsafe fn suspend_yield(m: &'static M) {
-    m.commit.set(None);
-    // SAFETY: as the caller promised.
-    unsafe { switch(m) };
+    // SAFETY: this thread's M; a section that looks and counts.
+    let alone = !m.sched.config.force_migration && unsafe { m.section(|p, _| is_alone(p)) } == Some(true);
+    if !alone {
+        // SAFETY: as the caller promised.
+        unsafe { switch(m) };
+    }
+}
+
+/// Whether a goroutine that yields would run next, its turn counted if so. Inside a section.
+#[inline(always)]
+fn is_alone(p: &P) -> bool {
+    let tick = p.tick.load(Relaxed).wrapping_add(1);
+    let alone =
+        p.runq.len() == 0 && !p.runq.has_next() && !tick.is_multiple_of(GLOBAL_EVERY) && !p.timers_due.load(Relaxed);
+    if alone {
+        p.tick.store(tick, Relaxed);
+    }
+    alone
 }
 
 /// The switch itself. errno is the thread's, so it is carried over by hand; the stack learns how deep it is.

@@ -1,104 +1,86 @@
-//! The queue that all Ps share: batches of goroutines, first in, first out.
+//! The queue that all Ps share, first in, first out: what overflowed a P's ring, what plain threads made ready, and what
+//! lost its P.
 //!
-//! What overflows a P's ring comes and goes as one batch, linked through `G.next`: one operation of a shared queue moves
-//! 128 goroutines. Goroutines made ready by plain threads, and those that lost their P, come one by one.
+//! It holds addresses, not chains through the goroutines, so that many can be moved without a look at any of them: a
+//! goroutine that has waited for long is in no cache. A short lock guards it, since goroutines come and go in batches.
 
 use crate::g::G;
-use crossbeam_queue::SegQueue;
+use parking_lot::Mutex;
 use std::{
-    ptr,
+    collections::VecDeque,
     sync::atomic::{AtomicUsize, Ordering::Relaxed},
 };
 
-/// A chain of goroutines, linked through `G.next`, that belongs to whoever holds the batch.
-#[derive(Debug)]
-pub(crate) struct Batch {
-    head: *mut G,
-    tail: *mut G,
-    len: usize,
-}
-
-// SAFETY: a batch is the right to the goroutines in it, and that right may move to another thread.
-unsafe impl Send for Batch {}
-
-impl Batch {
-    pub(crate) const fn new() -> Self {
-        Self {
-            head: ptr::null_mut(),
-            tail: ptr::null_mut(),
-            len: 0,
-        }
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// Adds `g` at the end.
-    ///
-    /// # Safety
-    ///
-    /// `g` is the caller's and alive.
-    pub(crate) unsafe fn push(&mut self, g: *mut G) {
-        // SAFETY: as the caller promised; the tail is in the batch and so ours.
-        unsafe {
-            (*g).next.set(ptr::null_mut());
-            if self.tail.is_null() {
-                self.head = g;
-            } else {
-                (*self.tail).next.set(g);
-            }
-        }
-        self.tail = g;
-        self.len += 1;
-    }
-
-    /// Takes the oldest, or null.
-    pub(crate) fn pop(&mut self) -> *mut G {
-        let g = self.head;
-        if !g.is_null() {
-            // SAFETY: what is in the batch is alive and the batch's.
-            self.head = unsafe { (*g).next.get() };
-            if self.head.is_null() {
-                self.tail = ptr::null_mut();
-            }
-            self.len -= 1;
-        }
-        g
-    }
-}
+/// Room that an empty queue keeps.
+const KEPT: usize = 4096;
 
 #[derive(Debug)]
 pub(crate) struct GlobalQueue {
-    batches: SegQueue<Batch>,
-    /// Goroutines in `batches`; counted up before a push and down after a pop, so it is never less than the truth.
+    queue: Mutex<VecDeque<Runnable>>,
+    /// The queue's length; written under its lock.
     len: AtomicUsize,
 }
+
+/// The right to a runnable goroutine.
+#[derive(Debug)]
+struct Runnable(*mut G);
+
+// SAFETY: a right to a goroutine that does not run may move to another thread.
+unsafe impl Send for Runnable {}
 
 impl GlobalQueue {
     pub(crate) const fn new() -> Self {
         Self {
-            batches: SegQueue::new(),
+            queue: Mutex::new(VecDeque::new()),
             len: AtomicUsize::new(0),
         }
     }
 
-    /// How many goroutines wait here: never less than the truth.
+    /// How many goroutines wait here: a guess, which a sleeper's barrier makes exact.
     #[inline]
     pub(crate) fn len(&self) -> usize {
         self.len.load(Relaxed)
     }
 
-    pub(crate) fn push(&self, batch: Batch) {
-        if !batch.is_empty() {
-            self.len.fetch_add(batch.len, Relaxed);
-            self.batches.push(batch);
-        }
+    /// Adds goroutines, which are the caller's, at the end.
+    pub(crate) fn push(&self, goroutines: &[*mut G]) {
+        let mut queue = self.queue.lock();
+        queue.extend(goroutines.iter().map(|&g| Runnable(g)));
+        self.len.store(queue.len(), Relaxed);
     }
 
-    pub(crate) fn pop(&self) -> Option<Batch> {
-        let batch = self.batches.pop()?;
-        self.len.fetch_sub(batch.len, Relaxed);
-        Some(batch)
+    /// Takes up to `into.len()` of the oldest, which are the caller's from now on, and says how many.
+    pub(crate) fn pop(&self, into: &mut [*mut G]) -> usize {
+        let mut queue = self.queue.lock();
+        let n = into.len().min(queue.len());
+        for (slot, Runnable(g)) in into.iter_mut().zip(queue.drain(..n)) {
+            *slot = g;
+        }
+        if queue.is_empty() && queue.capacity() > KEPT {
+            *queue = VecDeque::new();
+        }
+        self.len.store(queue.len(), Relaxed);
+        n
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::ptr;
+
+    #[test]
+    fn first_in_first_out_and_the_room_goes() {
+        let queue = GlobalQueue::new();
+        let all: Vec<*mut G> = (1..=3 * KEPT).map(ptr::without_provenance_mut).collect();
+        all.chunks(100).for_each(|some| queue.push(some));
+        assert_eq!(queue.len(), all.len());
+        let mut out = vec![ptr::null_mut(); all.len() + 1];
+        let (first, rest) = out.split_at_mut(10);
+        assert_eq!(queue.pop(first), 10);
+        assert_eq!(queue.pop(rest), all.len() - 10);
+        assert_eq!(out[..all.len()], all);
+        assert_eq!((queue.len(), queue.pop(&mut out)), (0, 0));
+        assert!(queue.queue.lock().capacity() <= KEPT);
     }
 }

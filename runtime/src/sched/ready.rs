@@ -5,15 +5,13 @@
 //! Without a P (in a plain thread, or after the P was taken) the goroutine goes to the global queue.
 
 use super::{
-    ID_BATCH, Sched,
-    globrunq::Batch,
-    idle, pusher_fence,
+    ID_BATCH, Sched, idle, pusher_fence,
     runq::{Full, HALF},
 };
 use crate::{
     g::{G, Handle, Kind, Options},
     m::{self, M},
-    p::{Own, P},
+    p::Own,
     sched,
     testing::world::World,
 };
@@ -31,43 +29,57 @@ use std::{
 ///
 /// `start`, and what it leaves on its stack across parking calls, may go on on another thread: the contract of
 /// [`spawn_migrating`](crate::spawn_migrating). The closure lives as long as the goroutine does.
+#[inline]
 pub(crate) unsafe fn spawn<F, T>(start: F, options: Option<Box<Options>>) -> Handle<T>
 where
     F: FnOnce() -> T,
 {
-    let m = m::current();
     let g = G::create(start, options);
     // SAFETY: made just now with these types, and this is the one handle.
     let handle = unsafe { Handle::new::<F>(g) };
-    match m {
-        Some(m) if idle::rejoin(m) => {
-            m.counters.spawned.add(1);
-            put(m, g, Some(m.sched));
+    spawned(g);
+    handle
+}
+
+/// Puts a goroutine that nobody knows yet where it will be run.
+fn spawned(g: NonNull<G>) {
+    let m = m::current();
+    if let Some(m) = m {
+        m.counters.spawned.add(1);
+        let sched = m.sched;
+        // SAFETY: nobody knows the goroutine yet, and it is numbered inside the section, before the push.
+        if put(m, g, |own| unsafe { g.as_ref() }.set_id(next_id(own, sched))) {
+            return;
         }
-        _ => {
-            if let Some(world) = m.and_then(M::world) {
-                world.spawned(g);
-                return handle;
-            }
-            let sched = m.map_or_else(sched::sched, |m| m.sched);
-            // SAFETY: nobody knows the goroutine yet.
-            unsafe { g.as_ref() }.set_id(sched.fresh_id());
-            sched.spawned_outside.fetch_add(1, Relaxed);
-            put_global(sched, g);
+        if let Some(world) = m.world() {
+            return world.spawned(g);
         }
     }
-    handle
+    let sched = m.map_or_else(sched::sched, |m| m.sched);
+    // SAFETY: nobody knows the goroutine yet.
+    unsafe { g.as_ref() }.set_id(sched.fresh_id());
+    if m.is_none() {
+        sched.spawned_outside.fetch_add(1, Relaxed);
+    }
+    put_global(sched, g);
 }
 
 /// Makes a parked goroutine runnable again (Go's goready). It must be the caller's (invariant 1 of `g`).
 pub(crate) fn ready(g: NonNull<G>) {
     match m::current() {
-        Some(m) if idle::rejoin(m) => put(m, g, None),
+        Some(m) if migrates(g) && put(m, g, |_| {}) => {}
         _ => put_elsewhere(g),
     }
 }
 
-/// Makes `g` runnable although this thread has no P to leave it with.
+/// Whether any M may run `g`.
+#[inline]
+fn migrates(g: NonNull<G>) -> bool {
+    // SAFETY: the caller's.
+    unsafe { g.as_ref() }.kind.get() == Kind::Migrating
+}
+
+/// Makes `g` runnable although there is no P here to leave it with.
 #[cold]
 fn put_elsewhere(g: NonNull<G>) {
     // SAFETY: the caller's.
@@ -77,36 +89,35 @@ fn put_elsewhere(g: NonNull<G>) {
     }
 }
 
-/// Lets `g` run next on this M's P, or, if the P is lost, on any. `fresh`: it still needs a number.
-fn put(m: &'static M, g: NonNull<G>, fresh: Option<&'static Sched>) {
-    // SAFETY: this thread's M, and sections are leaves: queues and counters only (a number costs an atomic add each
-    // `ID_BATCH` goroutines).
-    let pushed = unsafe {
-        m.with_p(|p, own| {
-            if let Some(sched) = fresh {
-                g.as_ref().set_id(next_id(own, sched));
+/// Lets `g` run next on this M's P, once `first` was done there. `false`: there is no P to be had, and nothing was done.
+#[inline(always)]
+fn put(m: &'static M, g: NonNull<G>, mut first: impl FnMut(&mut Own)) -> bool {
+    loop {
+        // SAFETY: this thread's M, and sections are leaves: queues and counters only.
+        let pushed = unsafe {
+            m.section(|p, own| {
+                first(own);
+                let old = p.runq.swap_next(g.as_ptr());
+                let pushed = if old.is_null() { Ok(()) } else { p.runq.push(old) };
+                (pushed.map_err(|Full| old), p)
+            })
+        };
+        match pushed {
+            Some((Ok(()), p)) => {
+                pusher_fence();
+                idle::pushed(m.sched, Some(p));
+                return true;
             }
-            let old = p.runq.swap_next(g.as_ptr());
-            if old.is_null() {
-                Ok(())
-            } else {
-                p.runq.push(old).map_err(|Full| old)
+            Some((Err(old), p)) => {
+                overflow(m, old);
+                pusher_fence();
+                idle::pushed(m.sched, Some(p));
+                return true;
             }
-        })
-    };
-    match pushed {
-        Some(Ok(())) => {}
-        Some(Err(old)) => overflow(m, old),
-        None => {
-            if let Some(sched) = fresh {
-                // SAFETY: nobody knows the goroutine yet.
-                unsafe { g.as_ref() }.set_id(sched.fresh_id());
-            }
-            return put_global(m.sched, g);
+            None if idle::rejoin(m) => {} // a thief borrowed the P, or there is an idle one
+            None => return false,
         }
     }
-    pusher_fence();
-    idle::pushed(m.sched, m.latch().p().and_then(P::of));
 }
 
 /// The next number from the P's reserve.
@@ -121,44 +132,24 @@ fn next_id(own: &mut Own, sched: &Sched) -> u64 {
     id
 }
 
-/// Puts `g` at the end of this M's ring. `false`: no P, `g` is still the caller's.
-pub(super) fn put_last(m: &'static M, g: NonNull<G>) -> bool {
-    // SAFETY: this thread's M; a section with a queue operation.
-    match unsafe { m.with_p(|p, _| p.runq.push(g.as_ptr())) } {
-        Some(Ok(())) => true,
-        Some(Err(Full)) => {
-            overflow(m, g.as_ptr());
-            true
-        }
-        None => false,
-    }
-}
-
 /// Moves half the ring, and `extra` behind it, to the global queue.
 #[cold]
-fn overflow(m: &'static M, extra: *mut G) {
-    let mut half = [ptr::null_mut(); HALF];
+pub(super) fn overflow(m: &'static M, extra: *mut G) {
+    let mut half = [ptr::null_mut(); HALF + 1];
     // SAFETY: this thread's M; a section with a queue operation.
-    let n = unsafe { m.with_p(|p, _| p.runq.pop_some(&mut half)) }.unwrap_or(0);
-    let mut batch = Batch::new();
-    for &g in half[..n].iter().chain([&extra]) {
-        // SAFETY: popped from our own ring, or the caller's.
-        unsafe { batch.push(g) };
-    }
-    m.sched.global.push(batch);
+    let n = unsafe { m.with_p(|p, _| p.runq.pop_some(&mut half[..HALF])) }.unwrap_or(0);
+    half[n] = extra;
+    m.sched.global.push(&half[..=n]);
 }
 
 /// Puts one goroutine on the global queue and sees to it that somebody looks there.
 pub(super) fn put_global(sched: &'static Sched, g: NonNull<G>) {
-    let mut batch = Batch::new();
-    // SAFETY: the caller's, and alive.
-    unsafe { batch.push(g.as_ptr()) };
-    put_global_batch(sched, batch);
+    put_all_global(sched, &[g.as_ptr()]);
 }
 
 /// Puts goroutines on the global queue and sees to it that somebody looks there.
-pub(super) fn put_global_batch(sched: &'static Sched, batch: Batch) {
-    sched.global.push(batch);
+pub(super) fn put_all_global(sched: &'static Sched, goroutines: &[*mut G]) {
+    sched.global.push(goroutines);
     fence(SeqCst);
     idle::pushed(sched, None);
 }
