@@ -1,13 +1,16 @@
 //! Channels and wait groups, between goroutines, threads, and both.
 
 use baton::{
-    chan::{self, RecvError, SendError, TryRecvError, TrySendError},
+    chan::{self, RecvError, RecvTimeoutError, SendError, SendTimeoutError, TryRecvError, TrySendError},
     go,
     sync::WaitGroup,
 };
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering::SeqCst},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    time::{Duration, Instant},
 };
 
 #[test]
@@ -180,7 +183,6 @@ fn a_wait_group_waits_for_all() {
 
 #[test]
 fn sleepers_wake_in_order_and_not_too_soon() {
-    use std::time::{Duration, Instant};
     baton::run(|| {
         let (tx, rx) = chan::unbounded();
         let start = Instant::now();
@@ -205,4 +207,82 @@ fn sleepers_wake_in_order_and_not_too_soon() {
             .collect();
         all.into_iter().for_each(|h| h.join().unwrap());
     });
+}
+
+#[test]
+fn timed_forms_wait_no_longer_than_they_are_told() {
+    let check = || {
+        let short = Duration::from_millis(2);
+        for capacity in [0, 1] {
+            let (tx, rx) = chan::bounded(capacity);
+            let start = Instant::now();
+            assert_eq!(rx.recv_timeout(short), Err(RecvTimeoutError::Timeout));
+            assert_eq!(rx.recv_deadline(start + 2 * short), Err(RecvTimeoutError::Timeout));
+            (0..capacity).for_each(|i| tx.send(i).unwrap());
+            assert_eq!(tx.send_timeout(7, short), Err(SendTimeoutError::Timeout(7)));
+            assert_eq!(
+                tx.send_deadline(8, start + 4 * short),
+                Err(SendTimeoutError::Timeout(8))
+            );
+            assert!(start.elapsed() >= 4 * short);
+            assert_eq!(rx.try_iter().count(), capacity, "what timed out was not sent");
+            drop(rx);
+            assert_eq!(
+                tx.send_timeout(9, Duration::MAX),
+                Err(SendTimeoutError::Disconnected(9))
+            );
+        }
+        let (tx, rx) = chan::unbounded::<()>();
+        drop(tx);
+        assert_eq!(rx.recv_timeout(Duration::MAX), Err(RecvTimeoutError::Disconnected));
+    };
+    check();
+    baton::run(check);
+}
+
+/// Deadlines and peers that are equally fast: whoever wins, no message is lost, doubled, or in two hands.
+#[test]
+fn a_timeout_and_a_peer_race() {
+    const ROUNDS: u64 = 1_000;
+    for capacity in [0, 2] {
+        let (tx, rx) = chan::bounded(capacity);
+        let (counts, all) = chan::unbounded();
+        let mut threads = Vec::new();
+        for i in 0..6 {
+            let wait = move |n: u64| Duration::from_nanos((n + i) * 7919 % 40_000);
+            let (tx, counts_of_sent) = (tx.clone(), counts.clone());
+            let send = move || {
+                let mut sent = 0_i64;
+                for n in 0..ROUNDS {
+                    match tx.send_timeout(Box::new(n), wait(n)) {
+                        Ok(()) => sent += 1,
+                        Err(error) => assert_eq!(*error.into_inner(), n, "its own message comes back"),
+                    }
+                }
+                counts_of_sent.send(sent).unwrap();
+            };
+            let (rx, counts_of_received) = (rx.clone(), counts.clone());
+            let receive = move || {
+                let mut received = 0_i64;
+                for n in 0.. {
+                    match rx.recv_timeout(wait(n)) {
+                        Ok(message) => received += i64::from(*message < ROUNDS),
+                        Err(RecvTimeoutError::Timeout) => {}
+                        Err(RecvTimeoutError::Disconnected) => break,
+                    }
+                }
+                counts_of_received.send(-received).unwrap();
+            };
+            if i % 3 == 0 {
+                threads.push(std::thread::spawn(send));
+                threads.push(std::thread::spawn(receive));
+            } else {
+                go!(send);
+                go!(receive);
+            }
+        }
+        drop((tx, rx, counts));
+        assert_eq!(all.iter().sum::<i64>(), 0, "as many received as sent");
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+    }
 }

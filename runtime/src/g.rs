@@ -22,7 +22,11 @@
 //! 3. The block is freed by whoever sees both `DONE` and `DETACHED`, and by a join that has taken the result. So a G must
 //!    not be touched by its scheduler after its coroutine has returned.
 
-use crate::{m::M, park::Waiter, sched};
+use crate::{
+    m::M,
+    park::{WaitReason, Waiter},
+    sched,
+};
 use baton_stack::{Desc, Spec, Stack, StackError};
 use corosensei::{Coroutine, Yielder};
 use std::{
@@ -33,7 +37,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     ptr::{self, NonNull},
     sync::atomic::{
-        AtomicU32,
+        AtomicU8, AtomicU32,
         Ordering::{AcqRel, Acquire},
     },
 };
@@ -63,6 +67,8 @@ pub(crate) struct G {
     join: AtomicU32,
     /// Who may run it; set before anybody knows the G, constant from then on.
     pub(crate) kind: Cell<Kind>,
+    /// The [`WaitReason`] of the last wait; written by the goroutine before it parks.
+    pub(crate) wait_reason: AtomicU8,
 }
 
 /// Who may run a goroutine.
@@ -198,6 +204,7 @@ impl G {
                 options,
                 join: AtomicU32::new(0),
                 kind: Cell::new(Kind::Migrating),
+                wait_reason: AtomicU8::new(WaitReason::None as u8),
             },
             payload: UnsafeCell::new(Stage {
                 start: ManuallyDrop::new(start),
@@ -394,7 +401,7 @@ impl<T> Handle<T> {
         if !self.is_done() {
             let waiter = Waiter::new();
             self.g().waiter.set(&waiter);
-            waiter.park(|| self.g().join.fetch_or(JOINING, AcqRel) & DONE == 0);
+            waiter.park(WaitReason::Join, || self.g().join.fetch_or(JOINING, AcqRel) & DONE == 0);
         }
         let this = ManuallyDrop::new(self);
         // SAFETY: done, and the handle does not run its drop, so the block is ours.

@@ -60,6 +60,7 @@ mod park;
 mod sched;
 pub mod sync;
 pub mod testing;
+mod ticket;
 pub mod time;
 mod waitlist;
 

@@ -24,6 +24,7 @@ use baton_alloc::{
     lease,
     mcache::Mcache,
 };
+use baton_stack::Desc;
 use std::{
     cell::Cell,
     ptr::NonNull,
@@ -153,6 +154,14 @@ impl M {
         // SAFETY: a body that is not null is bound to a goroutine that this M holds.
         let stack = unsafe { body.as_ref() }.map_or(std::ptr::null_mut(), |b| b.desc().as_word());
         self.latch().stack.store(stack, Relaxed);
+    }
+
+    /// The stack of the goroutine that runs on this M.
+    #[inline]
+    pub(crate) fn desc(&self) -> &'static Desc {
+        let body = NonNull::new(self.body.get()).expect("a goroutine has a body");
+        // SAFETY: the body of the running goroutine, which this thread's M holds.
+        unsafe { body.as_ref() }.desc()
     }
 
     /// Forgets which goroutine runs, while its stack is still in use.

@@ -9,6 +9,15 @@
 //! `commit` is what makes the waiter findable for its waker: it unlocks a channel, sets a bit, inserts a timer. A goroutine
 //! has left its stack by then, so that whoever wakes it may resume it at once on another thread.
 //!
+//! | call | who may wake | a waker |
+//! |---|---|---|
+//! | [`Waiter::park`] | exactly one, whoever takes the waiter out of where it waits | calls [`Waiter::wake`] |
+//! | [`Waiter::park_until`] | several: peers on several lists, a timer | calls [`Waiter::claim`], and `wake` if that says `true` |
+//!
+//! A peer that does not know how the other side waits calls `claim` always: it costs a compare-and-swap only where several
+//! may wake. [`ticket`](crate::ticket) says why nobody is woken twice. A deadline is a timer in the P's heap, which stays
+//! there when somebody else was faster; it goes when it is due or when the heap is full (`time/heap.rs`).
+//!
 //! A goroutine that unwinds from a panic waits as a thread does: std counts panics per thread, and a goroutine that went
 //! on elsewhere would leave the count behind. Its P goes to another M meanwhile, as in any blocking call.
 
@@ -18,24 +27,60 @@ use crate::{
     m::{self, M},
     sched,
     testing::world::World,
+    ticket::Ticket,
+    time::{
+        self,
+        heap::{NEVER, Sleeper},
+    },
 };
 use baton_alloc::futex;
 use std::{
     cell::Cell,
     ptr::{self, NonNull},
     sync::atomic::{
-        AtomicU32,
-        Ordering::{Acquire, Release},
+        AtomicU32, AtomicU64,
+        Ordering::{Acquire, Relaxed, Release},
     },
+    time::Duration,
 };
+
+/// What a goroutine waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum WaitReason {
+    /// It has never waited.
+    None,
+    ChanSend,
+    ChanRecv,
+    Sleep,
+    Join,
+    WaitGroup,
+}
 
 /// One party that waits. It lies on the waiting party's stack, which never moves.
 #[derive(Debug)]
 pub(crate) struct Waiter {
     /// The goroutine, or null for a thread. Written before `commit`, constant until the wake.
     g: Cell<*mut G>,
+    /// What several wakers must claim; `None` if there can be but one. Written before `commit`, constant until the wake.
+    ticket: Cell<Option<Ticket>>,
+    /// What the claimer left. The claimer's until the wake.
+    outcome: Cell<Event>,
+    /// A thread's ticket.
+    word: AtomicU64,
     /// What a thread sleeps on: 1 once it is woken.
     woken: AtomicU32,
+}
+
+/// What ended a wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// The deadline.
+    TimedOut,
+    /// What was waited for.
+    Done,
+    /// What was waited for has come to an end.
+    Closed,
 }
 
 /// What g0 runs for a goroutine that has suspended: the closure's code and its address on the goroutine's stack.
@@ -45,37 +90,93 @@ impl Waiter {
     pub(crate) const fn new() -> Self {
         Self {
             g: Cell::new(ptr::null_mut()),
+            ticket: Cell::new(None),
+            outcome: Cell::new(Event::TimedOut),
+            word: AtomicU64::new(0),
             woken: AtomicU32::new(0),
         }
     }
 
-    /// Waits until [`wake`](Self::wake), unless `commit` says `false`.
+    /// Waits until [`wake`](Self::wake), unless `commit` says `false`. A waiter waits once.
     ///
     /// `commit` runs once everything is ready for the wake. It must not touch what it captured after the point at which
     /// a waker can find the waiter.
-    pub(crate) fn park(&self, commit: impl FnOnce() -> bool) {
+    pub(crate) fn park(&self, reason: WaitReason, commit: impl FnOnce() -> bool) {
         match m::current_goroutine() {
             Some((m, g)) if !std::thread::panicking() => {
                 self.g.set(g.as_ptr());
-                park_goroutine(m, commit);
+                park_goroutine(m, g, reason, commit);
             }
             _ => {
-                self.g.set(ptr::null_mut());
                 if commit() {
-                    if World::current().is_some() {
-                        fatal::simulation_stands_still();
-                    }
-                    sched::blocking(|| {
-                        while self.woken.load(Acquire) == 0 {
-                            futex::wait(&self.woken, 0, None);
-                        }
-                    });
+                    self.sleep(NEVER);
                 }
             }
         }
     }
 
-    /// Ends the wait. Called once for each wait whose `commit` said `true`; the waiter may be gone when this returns.
+    /// Waits until somebody has claimed and woken this waiter, or until `deadline`, in nanoseconds as of
+    /// [`time::now`], unless `commit` says `false`.
+    ///
+    /// As for `park`; what is more, nobody finds the waiter before `commit`, and after a wait that timed out it may still
+    /// be on the lists where it waited: take it off, under their locks, before the frame goes.
+    pub(crate) fn park_until(&self, reason: WaitReason, deadline: u64, commit: impl FnOnce() -> bool) {
+        match m::current_goroutine() {
+            Some((m, g)) if !std::thread::panicking() => {
+                let desc = m.desc();
+                let ticket = Ticket::open(&desc.ticket);
+                self.g.set(g.as_ptr());
+                self.ticket.set(Some(ticket));
+                park_goroutine(m, g, reason, move || {
+                    if !commit() {
+                        // SAFETY: descriptors are never freed. Nobody has found the waiter, so this succeeds.
+                        unsafe { ticket.claim() };
+                        return false;
+                    }
+                    if deadline != NEVER {
+                        time::insert(m, Sleeper::claiming(deadline, desc, ticket));
+                    }
+                    true
+                });
+            }
+            _ => {
+                let ticket = Ticket::open(&self.word);
+                self.ticket.set(Some(ticket));
+                // SAFETY: the word is in this very frame.
+                if commit() && !self.sleep(deadline) && !unsafe { ticket.claim() } {
+                    self.sleep(NEVER); // claimed already: the wake is on its way
+                }
+            }
+        }
+    }
+
+    /// What ended the wait: what the claimer left, else the deadline.
+    #[inline]
+    pub(crate) fn outcome(&self) -> Event {
+        self.outcome.get()
+    }
+
+    /// Takes the right to wake this waiter, and leaves `outcome` for it. `false`: somebody else was faster, and the waiter
+    /// must not be touched any more once the lock is given back under which it was found.
+    ///
+    /// # Safety
+    ///
+    /// The waiter was found on a list whose lock is held.
+    #[inline]
+    pub(crate) unsafe fn claim(&self, outcome: Event) -> bool {
+        if let Some(ticket) = self.ticket.get() {
+            // SAFETY: a thread stays, with its word, until it has taken the lock that the caller holds; a goroutine's
+            // word is in a descriptor.
+            if !unsafe { ticket.claim() } {
+                return false;
+            }
+        }
+        self.outcome.set(outcome);
+        true
+    }
+
+    /// Ends the wait. Called once for each wait whose `commit` said `true`, by whoever has the right to; the waiter may be
+    /// gone when this returns.
     pub(crate) fn wake(&self) {
         match NonNull::new(self.g.get()) {
             Some(g) => sched::ready(g),
@@ -88,11 +189,30 @@ impl Waiter {
             }
         }
     }
+
+    /// A thread's sleep until the wake (`true`) or until `deadline` (`false`).
+    fn sleep(&self, deadline: u64) -> bool {
+        if World::current().is_some() {
+            fatal::simulation_stands_still();
+        }
+        sched::blocking(|| {
+            while self.woken.load(Acquire) == 0 {
+                let left = (deadline != NEVER).then(|| Duration::from_nanos(deadline.saturating_sub(time::now())));
+                if left.is_some_and(|left| left.is_zero()) {
+                    return false;
+                }
+                futex::wait(&self.woken, 0, left);
+            }
+            true
+        })
+    }
 }
 
 /// Parks the running goroutine until somebody makes it ready, unless `commit` says `false`: [`Waiter::park`] for those
-/// who know the goroutine by other means. `m` is this thread's M.
-pub(crate) fn park_goroutine(m: &'static M, commit: impl FnOnce() -> bool) {
+/// who know the goroutine by other means. `g` is that goroutine, and `m` this thread's M.
+pub(crate) fn park_goroutine(m: &'static M, g: NonNull<G>, reason: WaitReason, commit: impl FnOnce() -> bool) {
+    // SAFETY: the running goroutine is alive.
+    unsafe { g.as_ref() }.wait_reason.store(reason as u8, Relaxed);
     let mut commit = Some(commit);
     // SAFETY: `commit` stays in place, on the goroutine's stack, until g0 has run it.
     unsafe { sched::suspend(m, (run_commit(&commit), (&raw mut commit).cast())) };

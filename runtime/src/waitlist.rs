@@ -1,78 +1,82 @@
 //! A first-in-first-out list of those who wait for something (Go's waitq of sudogs).
 //!
-//! The nodes lie on the waiting parties' stacks, which never move; the list lies in what is waited for, under its lock.
+//! ```text
+//!   WaitList ─ head ─▶ Node ◀──▶ Node ◀──▶ Node ◀─ tail        the nodes lie on the waiting parties' stacks,
+//!                       │         │         │                  which never move
+//!                       ▼         ▼         ▼
+//!                     Waiter    Waiter ◀────┴── … other nodes of the same party, on other lists
+//! ```
+//!
+//! The list lies in what is waited for, under its lock. A party that waits for several things at once has a node on each
+//! list, and all of them lead to its one waiter.
 //!
 //! # Invariants
 //!
-//! 1. A node is in one list at most, and is linked, unlinked and filled under the lock of that list.
-//! 2. Whoever takes a node off must wake its waiter, after unlocking or before; the waiting party leaves its frame only
-//!    then. So a node that was taken off is good until it is woken.
+//! 1. A node is on one list at most, and is linked, unlinked and looked at under the lock of that list.
+//! 2. Whoever takes a node off and claims its waiter must wake the waiter, after unlocking or before; the waiting party
+//!    leaves its frame only then. So a claimed node is good until it is woken.
+//! 3. A party that may be woken by others than this list takes its node off again, under the lock, before it leaves its frame.
+//!    So a node whose claim failed is good for as long as the lock is held.
 
-use crate::park::Waiter;
+use crate::park::{Event, WaitReason, Waiter};
 use parking_lot::MutexGuard;
-use std::{
-    cell::{Cell, UnsafeCell},
-    mem, ptr,
-};
+use std::{cell::Cell, ptr};
 
-/// One party that waits to give or to get a `T`.
+/// One party on one list.
 #[derive(Debug)]
-pub(crate) struct Node<T> {
-    waiter: Waiter,
-    /// What it gives, or gets.
-    slot: UnsafeCell<Option<T>>,
-    next: Cell<*const Node<T>>,
+pub(crate) struct Node {
+    waiter: *const Waiter,
+    /// Where the party gives from, or gets to: what it means is a matter of those who use the list.
+    pub(crate) data: *mut (),
+    next: Cell<*const Node>,
+    prev: Cell<*const Node>,
+    linked: Cell<bool>,
 }
 
 /// Those who wait, the first at the front.
 ///
 /// Dropping it wakes nobody: what is waited for must outlive the waiting parties.
 #[derive(Debug)]
-pub(crate) struct WaitList<T> {
-    head: *const Node<T>,
-    tail: *const Node<T>,
+pub(crate) struct WaitList {
+    head: *const Node,
+    tail: *const Node,
 }
 
-// SAFETY: the nodes' slots move from thread to thread with the right to them (invariants 1 and 2); the rest of a node is
-// atomic or guarded by the list's lock.
-unsafe impl<T: Send> Send for WaitList<T> {}
+// SAFETY: the nodes are guarded by the list's lock, or by the right to wake them (invariants 1 to 3).
+unsafe impl Send for WaitList {}
 
-impl<T> Node<T> {
-    pub(crate) const fn new(value: Option<T>) -> Self {
+impl Node {
+    /// A node for `waiter`, which stays where it is for as long as the node is in use.
+    pub(crate) const fn new(waiter: *const Waiter, data: *mut ()) -> Self {
         Self {
-            waiter: Waiter::new(),
-            slot: UnsafeCell::new(value),
+            waiter,
+            data,
             next: Cell::new(ptr::null()),
+            prev: Cell::new(ptr::null()),
+            linked: Cell::new(false),
         }
     }
 
-    /// What is in the slot now.
+    /// Takes the right to wake the party, and leaves for it what happened: see [`Waiter::claim`].
     ///
     /// # Safety
     ///
-    /// The caller has taken the node off its list and not woken it yet, or is the node's own party and was woken.
-    pub(crate) unsafe fn take(&self) -> Option<T> {
-        // SAFETY: as the caller promised, nobody else looks at the slot now.
-        unsafe { (*self.slot.get()).take() }
+    /// The node was found on a list whose lock is held.
+    #[inline]
+    pub(crate) unsafe fn claim(&self, event: Event) -> bool {
+        // SAFETY: as the caller promised, and a node leads to its waiter, which is there as long as the node (invariant 3).
+        unsafe { (*self.waiter).claim(event) }
     }
 
-    /// Fills the slot.
-    ///
-    /// # Safety
-    ///
-    /// As for `take`.
-    pub(crate) unsafe fn put(&self, value: T) {
-        // SAFETY: as the caller promised, nobody else looks at the slot now.
-        unsafe { *self.slot.get() = Some(value) };
-    }
-
-    /// Wakes the party; the node may be gone when this returns.
+    /// Wakes the party, which the caller has claimed; the node may be gone when this returns.
+    #[inline]
     pub(crate) fn wake(&self) {
-        self.waiter.wake();
+        // SAFETY: the waiter is there until it is woken (invariant 2).
+        unsafe { (*self.waiter).wake() };
     }
 }
 
-impl<T> WaitList<T> {
+impl WaitList {
     pub(crate) const fn new() -> Self {
         Self {
             head: ptr::null(),
@@ -80,49 +84,118 @@ impl<T> WaitList<T> {
         }
     }
 
-    /// Puts the caller's `node` at the end of a list in what `guard` guards, unlocks, and waits until somebody has taken the
-    /// node off and woken it.
-    pub(crate) fn wait<S>(mut guard: MutexGuard<'_, S>, list: impl FnOnce(&mut S) -> &mut Self, node: &Node<T>) {
-        let this = list(&mut guard);
-        // SAFETY: nodes in the list are alive (invariant 2).
-        match unsafe { this.tail.as_ref() } {
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.head.is_null()
+    }
+
+    /// Puts `node`, which is on no list, at the end. The lock is held.
+    pub(crate) fn push(&mut self, node: &Node) {
+        debug_assert!(!node.linked.get(), "a node is on one list");
+        node.prev.set(self.tail);
+        node.next.set(ptr::null());
+        node.linked.set(true);
+        // SAFETY: nodes on the list are alive (invariants 2 and 3).
+        match unsafe { self.tail.as_ref() } {
             Some(tail) => tail.next.set(node),
-            None => this.head = node,
+            None => self.head = node,
         }
-        this.tail = node;
+        self.tail = node;
+    }
+
+    /// Takes `node` off this list if it is on it. The lock is held, and the node is on no other list.
+    pub(crate) fn remove(&mut self, node: &Node) {
+        if !node.linked.replace(false) {
+            return;
+        }
+        let (prev, next) = (node.prev.get(), node.next.get());
+        // SAFETY: neighbours on the list are alive (invariants 2 and 3).
+        match unsafe { prev.as_ref() } {
+            Some(prev) => prev.next.set(next),
+            None => self.head = next,
+        }
+        // SAFETY: as above.
+        match unsafe { next.as_ref() } {
+            Some(next) => next.prev.set(prev),
+            None => self.tail = prev,
+        }
+    }
+
+    /// Takes the first off. The lock is held; the node is good as long as it is, and, if it is claimed, until it is woken.
+    #[inline]
+    pub(crate) fn pop<'a>(&mut self) -> Option<&'a Node> {
+        // SAFETY: nodes on the list are alive (invariants 2 and 3).
+        let node = unsafe { self.head.as_ref() }?;
+        self.remove(node);
+        Some(node)
+    }
+
+    /// Takes the first off that can be claimed, and those before it. The lock is held; the node is good
+    /// until it is woken.
+    #[inline]
+    pub(crate) fn pop_claimed<'a>(&mut self, event: Event) -> Option<&'a Node> {
+        loop {
+            let node = self.pop()?;
+            // SAFETY: found on this list, whose lock is held.
+            if unsafe { node.claim(event) } {
+                return Some(node);
+            }
+        }
+    }
+
+    /// Takes all off, and gives those that could be claimed. The lock is held; call
+    /// [`wake_all`](Self::wake_all) once it is given back.
+    #[must_use]
+    pub(crate) fn claim_all(&mut self, event: Event) -> Self {
+        let mut claimed = Self::new();
+        while let Some(node) = self.pop_claimed(event) {
+            claimed.push(node);
+        }
+        claimed
+    }
+
+    /// Wakes all that are on a list that nobody else knows, and who are claimed.
+    pub(crate) fn wake_all(mut self) {
+        while let Some(node) = self.pop() {
+            node.wake();
+        }
+    }
+
+    /// Waits, on a list in what `guard` guards, until somebody has taken the caller off it and woken him.
+    pub(crate) fn wait<S>(mut guard: MutexGuard<'_, S>, reason: WaitReason, list: impl FnOnce(&mut S) -> &mut Self) {
+        let waiter = Waiter::new();
+        let node = Node::new(&raw const waiter, ptr::null_mut());
+        list(&mut guard).push(&node);
         // g0 of this very thread runs this, so the guard stays where it belongs.
-        node.waiter.park(move || {
+        waiter.park(reason, move || {
             drop(guard);
             true
         });
     }
+}
 
-    /// Takes the first off, or null. The lock is held; the node is good until it is woken (invariant 2).
-    pub(crate) fn pop(&mut self) -> *const Node<T> {
-        let first = self.head;
-        // SAFETY: nodes in the list are alive (invariant 2).
-        if let Some(node) = unsafe { first.as_ref() } {
-            self.head = node.next.get();
-            if self.head.is_null() {
-                self.tail = ptr::null();
-            }
-        }
-        first
-    }
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-    /// Takes all off, to wake them once the lock is given back.
-    pub(crate) fn take_all(&mut self) -> Self {
-        mem::replace(self, Self::new())
-    }
-
-    /// Wakes all that are in a list that nobody else knows.
-    pub(crate) fn wake_all(mut self) {
-        loop {
-            // SAFETY: the node is good until it is woken, and `pop` has read its link by then.
-            match unsafe { self.pop().as_ref() } {
-                Some(node) => node.wake(),
-                None => return,
-            }
+    #[test]
+    fn nodes_come_out_in_order_and_leave_from_anywhere() {
+        let waiters: Vec<_> = (0..5).map(|_| Waiter::new()).collect();
+        let nodes: Vec<_> = waiters
+            .iter()
+            .map(|waiter| Node::new(waiter, ptr::null_mut()))
+            .collect();
+        let number = |node: &Node| nodes.iter().position(|other| ptr::eq(node, other));
+        for gone in 0..5 {
+            let mut list = WaitList::new();
+            nodes.iter().for_each(|node| list.push(node));
+            list.remove(&nodes[gone]);
+            list.remove(&nodes[gone]);
+            let rest: Vec<_> = std::iter::from_fn(|| list.pop()).filter_map(number).collect();
+            assert_eq!(rest, (0..5).filter(|&i| i != gone).collect::<Vec<_>>());
+            assert!(list.is_empty());
+            list.push(&nodes[gone]);
+            assert_eq!(list.pop().and_then(number), Some(gone));
         }
     }
 }

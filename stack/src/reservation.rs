@@ -49,7 +49,7 @@ use core::{
     num::NonZeroUsize,
     ops::Range,
     ptr,
-    sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicUsize, Ordering::Relaxed},
+    sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed},
 };
 
 /// The smallest reservation.
@@ -102,6 +102,9 @@ pub struct Desc {
     pub(crate) pool: &'static Pool,
     pub(crate) doublings: AtomicU32,
     pub(crate) traps: AtomicU32,
+    /// A counter for the layer above, which goes on from one owner to the next: whoever keeps a descriptor, which is
+    /// never freed, together with a value of it can tell later whether that value still holds. Starts at 0.
+    pub ticket: AtomicU64,
 }
 
 impl Desc {
@@ -128,6 +131,7 @@ impl Desc {
             pool,
             doublings: AtomicU32::new(0),
             traps: AtomicU32::new(0),
+            ticket: AtomicU64::new(0),
         }
     }
 

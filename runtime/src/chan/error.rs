@@ -1,9 +1,17 @@
-//! What can go wrong on a channel, as crossbeam-channel names it.
+//! What can go wrong on a channel: crossbeam-channel's types, names and texts.
 #![forbid(unsafe_code)]
 
 use std::{error::Error, fmt};
 
 /// All receivers are gone. Holds the message that was not sent.
+///
+/// ```
+/// let (tx, rx) = baton::chan::unbounded();
+/// drop(rx);
+/// let error = tx.send("news").unwrap_err();
+/// assert_eq!(error.to_string(), "sending on a disconnected channel");
+/// assert_eq!(error.into_inner(), "news");
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct SendError<T>(pub T);
 
@@ -12,6 +20,15 @@ pub struct SendError<T>(pub T);
 pub enum TrySendError<T> {
     /// There is no room, or, in a rendezvous, no receiver waits.
     Full(T),
+    /// All receivers are gone.
+    Disconnected(T),
+}
+
+/// The message was not sent in time.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum SendTimeoutError<T> {
+    /// There was no room, or, in a rendezvous, no receiver, until the deadline.
+    Timeout(T),
     /// All receivers are gone.
     Disconnected(T),
 }
@@ -27,6 +44,26 @@ pub enum TryRecvError {
     Empty,
     /// There is none, and all senders are gone.
     Disconnected,
+}
+
+/// No message was received in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RecvTimeoutError {
+    /// There was none until the deadline.
+    Timeout,
+    /// There is none, and all senders are gone.
+    Disconnected,
+}
+
+/// The texts, each of them once.
+mod text {
+    pub(super) const SEND_DISCONNECTED: &str = "sending on a disconnected channel";
+    pub(super) const SEND_FULL: &str = "sending on a full channel";
+    pub(super) const SEND_TIMEOUT: &str = "timed out waiting on send operation";
+    pub(super) const RECV_DISCONNECTED: &str = "receiving on an empty and disconnected channel";
+    pub(super) const RECV_EMPTY: &str = "receiving on an empty channel";
+    pub(super) const RECV_TIMEOUT: &str = "timed out waiting on receive operation";
+    pub(super) const RECV_TIMEOUT_DISCONNECTED: &str = "channel is empty and disconnected";
 }
 
 impl<T> SendError<T> {
@@ -57,11 +94,46 @@ impl<T> TrySendError<T> {
     }
 }
 
+impl<T> SendTimeoutError<T> {
+    /// The message.
+    pub fn into_inner(self) -> T {
+        match self {
+            Self::Timeout(message) | Self::Disconnected(message) => message,
+        }
+    }
+
+    /// Whether the deadline came first.
+    #[must_use]
+    pub fn is_timeout(&self) -> bool {
+        matches!(self, Self::Timeout(_))
+    }
+
+    /// Whether all receivers are gone.
+    #[must_use]
+    pub fn is_disconnected(&self) -> bool {
+        matches!(self, Self::Disconnected(_))
+    }
+}
+
 impl TryRecvError {
     /// Whether there was no message.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         matches!(self, Self::Empty)
+    }
+
+    /// Whether all senders are gone.
+    #[must_use]
+    pub fn is_disconnected(&self) -> bool {
+        matches!(self, Self::Disconnected)
+    }
+}
+
+impl RecvTimeoutError {
+    /// Whether the deadline came first.
+    #[must_use]
+    pub fn is_timeout(&self) -> bool {
+        matches!(self, Self::Timeout)
     }
 
     /// Whether all senders are gone.
@@ -77,60 +149,93 @@ impl<T> From<SendError<T>> for TrySendError<T> {
     }
 }
 
+impl<T> From<SendError<T>> for SendTimeoutError<T> {
+    fn from(error: SendError<T>) -> Self {
+        Self::Disconnected(error.0)
+    }
+}
+
 impl From<RecvError> for TryRecvError {
     fn from(_: RecvError) -> Self {
         Self::Disconnected
     }
 }
 
-const NO_RECEIVER: &str = "sending on a channel whose receivers are all gone";
-const NO_SENDER: &str = "receiving on an empty channel whose senders are all gone";
-
-impl<T> fmt::Debug for SendError<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SendError(..)")
+impl From<RecvError> for RecvTimeoutError {
+    fn from(_: RecvError) -> Self {
+        Self::Disconnected
     }
 }
 
-impl<T> fmt::Display for SendError<T> {
+impl<T> fmt::Debug for SendError<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(NO_RECEIVER)
+        f.pad("SendError(..)")
     }
 }
 
 impl<T> fmt::Debug for TrySendError<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.is_full() { "Full(..)" } else { "Disconnected(..)" })
+        f.pad(if self.is_full() { "Full(..)" } else { "Disconnected(..)" })
+    }
+}
+
+impl<T> fmt::Debug for SendTimeoutError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad("SendTimeoutError(..)")
+    }
+}
+
+impl<T> fmt::Display for SendError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(text::SEND_DISCONNECTED)
     }
 }
 
 impl<T> fmt::Display for TrySendError<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.is_full() {
-            "sending on a full channel"
-        } else {
-            NO_RECEIVER
+        f.pad(match self {
+            Self::Full(_) => text::SEND_FULL,
+            Self::Disconnected(_) => text::SEND_DISCONNECTED,
+        })
+    }
+}
+
+impl<T> fmt::Display for SendTimeoutError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Timeout(_) => text::SEND_TIMEOUT,
+            Self::Disconnected(_) => text::SEND_DISCONNECTED,
         })
     }
 }
 
 impl fmt::Display for RecvError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(NO_SENDER)
+        f.pad(text::RECV_DISCONNECTED)
     }
 }
 
 impl fmt::Display for TryRecvError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.is_empty() {
-            "receiving on an empty channel"
-        } else {
-            NO_SENDER
+        f.pad(match self {
+            Self::Empty => text::RECV_EMPTY,
+            Self::Disconnected => text::RECV_DISCONNECTED,
+        })
+    }
+}
+
+impl fmt::Display for RecvTimeoutError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Timeout => text::RECV_TIMEOUT,
+            Self::Disconnected => text::RECV_TIMEOUT_DISCONNECTED,
         })
     }
 }
 
 impl<T> Error for SendError<T> {}
 impl<T> Error for TrySendError<T> {}
+impl<T> Error for SendTimeoutError<T> {}
 impl Error for RecvError {}
 impl Error for TryRecvError {}
+impl Error for RecvTimeoutError {}

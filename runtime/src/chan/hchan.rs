@@ -6,22 +6,30 @@
 //!
 //! # Invariants (under the lock)
 //!
-//! 1. Receivers wait only while the queue is empty and no sender waits.
+//! 1. Receivers wait only while there is no message for them in the queue and no sender waits.
 //! 2. Senders wait only while the queue is full (at capacity 0 it always is).
 //! 3. Nobody waits in a direction whose other end is gone.
 //!
 //! A message goes to a waiting receiver directly, onto its stack; a waiting sender's message moves into the queue when a
 //! receiver makes room. So the queue's order is the order of sends. Wakes happen after the lock is given back. A goroutine
 //! that waits leaves the lock to g0 to give back.
+//!
+//! One lock and not a lock-free ring: two goroutines on one P, which is how they end up, since what one makes ready runs
+//! next there, pay 10 ns for a send and its receive together, and the lock is what makes handing over, selecting and closing
+//! simple.
 
-use super::error::{RecvError, SendError, TryRecvError, TrySendError};
+use super::error::{RecvTimeoutError, SendTimeoutError, TryRecvError, TrySendError};
 use crate::{
+    park::{Event, WaitReason, Waiter},
     sched::checkpoint,
+    time::{self, heap::NEVER},
     waitlist::{Node, WaitList},
 };
 use parking_lot::{Mutex, MutexGuard};
 use std::{
     collections::VecDeque,
+    mem::MaybeUninit,
+    ptr,
     sync::atomic::{
         AtomicUsize,
         Ordering::{AcqRel, Relaxed},
@@ -40,11 +48,15 @@ pub(super) struct Hchan<T> {
 
 struct State<T> {
     queue: VecDeque<T>,
-    receivers: WaitList<T>,
-    senders: WaitList<T>,
+    receivers: WaitList,
+    senders: WaitList,
     /// All senders or all receivers are gone.
     disconnected: bool,
 }
+
+/// Where a message lies that is handed over: on the stack of the party that waits. A waiting sender's is full until
+/// somebody claims the sender for `Event::Done`, a waiting receiver's is full from then on.
+type Slot<T> = MaybeUninit<T>;
 
 /// What a send or a receive came to without waiting.
 enum Attempt<'a, S, T, E> {
@@ -56,6 +68,28 @@ enum Attempt<'a, S, T, E> {
 
 type Sending<'a, T> = Attempt<'a, State<T>, (), T>;
 type Receiving<'a, T> = Attempt<'a, State<T>, T, ()>;
+
+/// Puts `message` into the slot of a receiver.
+///
+/// # Safety
+///
+/// `node` is on a list of receivers of `T`, and claimed by the caller, who has not woken it yet.
+#[inline]
+unsafe fn give<T>(node: &Node, message: T) {
+    // SAFETY: as the caller promised, the slot is there, empty, and the caller's.
+    unsafe { (*node.data.cast::<Slot<T>>()).write(message) };
+}
+
+/// Takes the message out of the slot of a sender.
+///
+/// # Safety
+///
+/// `node` is on a list of senders of `T`, and claimed by the caller, who has not woken it yet and calls this once.
+#[inline]
+unsafe fn take<T>(node: &Node) -> T {
+    // SAFETY: as the caller promised, the slot is there, full, and the caller's.
+    unsafe { (*node.data.cast::<Slot<T>>()).assume_init_read() }
+}
 
 impl<T> Hchan<T> {
     /// A channel with one sender and one receiver.
@@ -87,10 +121,11 @@ impl<T> Hchan<T> {
         if state.disconnected {
             return Attempt::Disconnected(message);
         }
-        // SAFETY: a node that was in the list is good until it is woken.
-        if let Some(receiver) = unsafe { state.receivers.pop().as_ref() } {
-            // SAFETY: taken off the list and not woken yet.
-            unsafe { receiver.put(message) };
+        if !state.receivers.is_empty()
+            && let Some(receiver) = state.receivers.pop_claimed(Event::Done)
+        {
+            // SAFETY: just claimed, from the list of receivers.
+            unsafe { give(receiver, message) };
             drop(state);
             receiver.wake();
             return Attempt::Done(());
@@ -110,18 +145,28 @@ impl<T> Hchan<T> {
         }
     }
 
-    pub(super) fn send(&self, message: T) -> Result<(), SendError<T>> {
+    pub(super) fn send(&self, message: T, deadline: u64) -> Result<(), SendTimeoutError<T>> {
         match self.attempt_send(message) {
             Attempt::Done(()) => Ok(()),
-            Attempt::Disconnected(message) => Err(SendError(message)),
+            Attempt::Disconnected(message) => Err(SendTimeoutError::Disconnected(message)),
             Attempt::Wait(message, state) => {
-                let node = Node::new(Some(message));
-                WaitList::wait(state, |state| &mut state.senders, &node);
-                // SAFETY: woken. Whoever received the message has taken it; one that is still there was not sent.
-                match unsafe { node.take() } {
-                    None => Ok(()),
-                    Some(message) => Err(SendError(message)),
+                let mut slot = Slot::new(message);
+                let event = self.wait(
+                    state,
+                    |state| &mut state.senders,
+                    &mut slot,
+                    WaitReason::ChanSend,
+                    deadline,
+                );
+                if event == Event::Done {
+                    return Ok(()); // the receiver who claimed this party has taken the message
                 }
+                // SAFETY: nobody has, and nobody else knows the slot any more.
+                let message = unsafe { slot.assume_init() };
+                Err(match event {
+                    Event::TimedOut => SendTimeoutError::Timeout(message),
+                    Event::Done | Event::Closed => SendTimeoutError::Disconnected(message),
+                })
             }
         }
     }
@@ -130,10 +175,9 @@ impl<T> Hchan<T> {
         checkpoint();
         let mut state = self.state.lock();
         let first = state.queue.pop_front();
-        // SAFETY: a node that was in the list is good until it is woken.
-        let sender = unsafe { state.senders.pop().as_ref() };
-        // SAFETY: taken off the list and not woken yet.
-        let waiting = sender.and_then(|sender| unsafe { sender.take() });
+        let sender = state.senders.pop_claimed(Event::Done);
+        // SAFETY: just claimed, from the list of senders.
+        let waiting = sender.map(|sender| unsafe { take::<T>(sender) });
         let message = match (first, waiting) {
             (Some(first), Some(next)) => {
                 state.queue.push_back(next);
@@ -160,17 +204,57 @@ impl<T> Hchan<T> {
         }
     }
 
-    pub(super) fn recv(&self) -> Result<T, RecvError> {
+    pub(super) fn recv(&self, deadline: u64) -> Result<T, RecvTimeoutError> {
         match self.attempt_recv() {
             Attempt::Done(message) => Ok(message),
-            Attempt::Disconnected(()) => Err(RecvError),
+            Attempt::Disconnected(()) => Err(RecvTimeoutError::Disconnected),
             Attempt::Wait((), state) => {
-                let node = Node::new(None);
-                WaitList::wait(state, |state| &mut state.receivers, &node);
-                // SAFETY: woken. Empty: not by a sender, but because the last of them went.
-                unsafe { node.take() }.ok_or(RecvError)
+                let mut slot = Slot::uninit();
+                match self.wait(
+                    state,
+                    |state| &mut state.receivers,
+                    &mut slot,
+                    WaitReason::ChanRecv,
+                    deadline,
+                ) {
+                    // SAFETY: the sender who claimed this party has filled the slot.
+                    Event::Done => Ok(unsafe { slot.assume_init() }),
+                    Event::Closed => Err(RecvTimeoutError::Disconnected),
+                    Event::TimedOut => Err(RecvTimeoutError::Timeout),
+                }
             }
         }
+    }
+
+    /// Waits on one of the channel's lists, with `slot` for the other side, and gives the lock back.
+    fn wait(
+        &self,
+        mut state: MutexGuard<'_, State<T>>,
+        list: impl Fn(&mut State<T>) -> &mut WaitList,
+        slot: &mut Slot<T>,
+        reason: WaitReason,
+        deadline: u64,
+    ) -> Event {
+        if deadline != NEVER && deadline <= time::now() {
+            return Event::TimedOut;
+        }
+        let waiter = Waiter::new();
+        let node = Node::new(&raw const waiter, ptr::from_mut(slot).cast());
+        list(&mut state).push(&node);
+        // g0 of this very thread gives the lock back, so the guard stays where it belongs.
+        let commit = move || {
+            drop(state);
+            true
+        };
+        if deadline == NEVER {
+            waiter.park(reason, commit);
+        } else {
+            waiter.park_until(reason, deadline, commit);
+            if waiter.outcome() == Event::TimedOut {
+                list(&mut self.state.lock()).remove(&node);
+            }
+        }
+        waiter.outcome()
     }
 
     pub(super) fn add_sender(&self) {
@@ -199,7 +283,8 @@ impl<T> Hchan<T> {
         let mut state = self.state.lock();
         state.disconnected = true;
         let discarded = discard(&mut state.queue);
-        let (receivers, senders) = (state.receivers.take_all(), state.senders.take_all());
+        let receivers = state.receivers.claim_all(Event::Closed);
+        let senders = state.senders.claim_all(Event::Closed);
         drop(state);
         receivers.wake_all();
         senders.wake_all();

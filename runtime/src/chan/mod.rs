@@ -17,10 +17,17 @@
 mod error;
 mod hchan;
 
-pub use error::{RecvError, SendError, TryRecvError, TrySendError};
+pub use error::{RecvError, RecvTimeoutError, SendError, SendTimeoutError, TryRecvError, TrySendError};
 
+use crate::time::{self, heap::NEVER};
 use hchan::Hchan;
-use std::{fmt, iter::FusedIterator, sync::Arc};
+use std::{
+    fmt,
+    iter::FusedIterator,
+    panic::{RefUnwindSafe, UnwindSafe},
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 /// A channel that holds at most `capacity` messages; with 0, a send waits until a receiver takes its message.
 ///
@@ -77,7 +84,8 @@ impl<T> Sender<T> {
     ///
     /// All receivers are gone; the error holds the message.
     pub fn send(&self, message: T) -> Result<(), SendError<T>> {
-        self.chan.send(message)
+        let sent = self.chan.send(message, NEVER);
+        sent.map_err(|error| SendError(error.into_inner()))
     }
 
     /// Sends a message if that needs no waiting.
@@ -87,6 +95,34 @@ impl<T> Sender<T> {
     /// There is no room, or all receivers are gone; the error holds the message.
     pub fn try_send(&self, message: T) -> Result<(), TrySendError<T>> {
         self.chan.try_send(message)
+    }
+
+    /// Sends a message, waiting for room (or, in a rendezvous, for a receiver) for at most `timeout`.
+    ///
+    /// # Errors
+    ///
+    /// There was no room in time, or all receivers are gone; the error holds the message.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let (tx, rx) = baton::chan::bounded(1);
+    /// tx.send(1).unwrap();
+    /// let error = tx.send_timeout(2, Duration::from_millis(1)).unwrap_err();
+    /// assert!(error.is_timeout());
+    /// # drop(rx);
+    /// ```
+    pub fn send_timeout(&self, message: T, timeout: Duration) -> Result<(), SendTimeoutError<T>> {
+        self.chan.send(message, time::deadline_in(timeout))
+    }
+
+    /// Sends a message, waiting for room (or, in a rendezvous, for a receiver) until `deadline`.
+    ///
+    /// # Errors
+    ///
+    /// As for [`send_timeout`](Self::send_timeout).
+    pub fn send_deadline(&self, message: T, deadline: Instant) -> Result<(), SendTimeoutError<T>> {
+        self.chan.send(message, time::deadline_at(deadline))
     }
 
     /// Whether no message is in the channel.
@@ -127,7 +163,7 @@ impl<T> Receiver<T> {
     ///
     /// The channel is empty and all senders are gone.
     pub fn recv(&self) -> Result<T, RecvError> {
-        self.chan.recv()
+        self.chan.recv(NEVER).map_err(|_| RecvError)
     }
 
     /// Receives a message if there is one.
@@ -137,6 +173,33 @@ impl<T> Receiver<T> {
     /// There is none now, or there will be none any more.
     pub fn try_recv(&self) -> Result<T, TryRecvError> {
         self.chan.try_recv()
+    }
+
+    /// Receives a message, waiting for one for at most `timeout`.
+    ///
+    /// # Errors
+    ///
+    /// There was none in time, or there will be none any more.
+    ///
+    /// ```
+    /// use baton::chan::{self, RecvTimeoutError};
+    /// use std::time::Duration;
+    ///
+    /// let (tx, rx) = chan::unbounded::<()>();
+    /// assert_eq!(rx.recv_timeout(Duration::from_millis(1)), Err(RecvTimeoutError::Timeout));
+    /// # drop(tx);
+    /// ```
+    pub fn recv_timeout(&self, timeout: Duration) -> Result<T, RecvTimeoutError> {
+        self.chan.recv(time::deadline_in(timeout))
+    }
+
+    /// Receives a message, waiting for one until `deadline`.
+    ///
+    /// # Errors
+    ///
+    /// As for [`recv_timeout`](Self::recv_timeout).
+    pub fn recv_deadline(&self, deadline: Instant) -> Result<T, RecvTimeoutError> {
+        self.chan.recv(time::deadline_at(deadline))
     }
 
     /// Whether no message is in the channel.
@@ -182,6 +245,11 @@ impl<T> Receiver<T> {
     }
 }
 
+impl<T> UnwindSafe for Sender<T> {}
+impl<T> RefUnwindSafe for Sender<T> {}
+impl<T> UnwindSafe for Receiver<T> {}
+impl<T> RefUnwindSafe for Receiver<T> {}
+
 impl<T> Clone for Sender<T> {
     fn clone(&self) -> Self {
         self.chan.add_sender();
@@ -214,13 +282,13 @@ impl<T> Drop for Receiver<T> {
 
 impl<T> fmt::Debug for Sender<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Sender { .. }")
+        f.pad("Sender { .. }")
     }
 }
 
 impl<T> fmt::Debug for Receiver<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Receiver { .. }")
+        f.pad("Receiver { .. }")
     }
 }
 

@@ -1,8 +1,9 @@
 //! Waiting for a group of goroutines, in the shape of crossbeam's `WaitGroup`.
 
 use crate::{
+    park::{Event, WaitReason},
     sched::checkpoint,
-    waitlist::{Node, WaitList},
+    waitlist::WaitList,
 };
 use parking_lot::Mutex;
 use std::{
@@ -37,7 +38,7 @@ pub struct WaitGroup {
 struct Group {
     /// Members that are not done.
     members: AtomicUsize,
-    waiting: Mutex<WaitList<()>>,
+    waiting: Mutex<WaitList>,
 }
 
 impl WaitGroup {
@@ -59,7 +60,7 @@ impl WaitGroup {
         drop(self);
         let waiting = group.waiting.lock();
         if group.members.load(Acquire) > 0 {
-            WaitList::wait(waiting, |list| list, &Node::new(None));
+            WaitList::wait(waiting, WaitReason::WaitGroup, |list| list);
         }
     }
 }
@@ -76,7 +77,7 @@ impl Clone for WaitGroup {
 impl Drop for WaitGroup {
     fn drop(&mut self) {
         if self.group.members.fetch_sub(1, AcqRel) == 1 {
-            let waiting = self.group.waiting.lock().take_all();
+            let waiting = self.group.waiting.lock().claim_all(Event::Done);
             waiting.wake_all();
         }
     }

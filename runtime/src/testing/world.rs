@@ -20,13 +20,13 @@ use crate::{
     g::{Body, G, Kind},
     m::{self, M},
     sched::{self, sched},
+    time::heap::Sleeper,
 };
 use baton_stack::{AltStack, Stack};
 use parking_lot::Mutex;
 use std::{
     cell::RefCell,
-    cmp::Reverse,
-    collections::{BTreeMap, BinaryHeap},
+    collections::BTreeMap,
     fmt::Write,
     mem,
     panic::resume_unwind,
@@ -50,8 +50,8 @@ struct State {
     dice: Dice,
     now: u64,
     runnable: Vec<NonNull<G>>,
-    /// When, in which order they were set, who.
-    timers: BinaryHeap<Reverse<(u64, u64, NonNull<G>)>>,
+    /// By when they are due, and then in the order in which they were set.
+    timers: BTreeMap<(u64, u64), Sleeper>,
     timers_set: u64,
     /// All that have not ended, by number.
     alive: BTreeMap<u64, NonNull<G>>,
@@ -150,12 +150,12 @@ impl World {
         }
     }
 
-    /// Wakes `g` at `when`.
-    pub(crate) fn wake_at(&self, when: u64, g: NonNull<G>) {
+    /// Wakes the sleeper when it is due.
+    pub(crate) fn wake_at(&self, sleeper: Sleeper) {
         let mut state = self.state.borrow_mut();
         state.timers_set += 1;
         let order = state.timers_set;
-        state.timers.push(Reverse((when, order, g)));
+        state.timers.insert((sleeper.when, order), sleeper);
     }
 
     /// Draws the goroutine that goes on, moving the clock if need be. `None`: nobody ever will.
@@ -165,16 +165,16 @@ impl World {
             .runnable
             .extend(mem::take(&mut *self.inbox.lock()).into_iter().map(|woken| woken.0));
         state.now += TURN;
-        if let Some(&Reverse((when, ..))) = state.timers.peek()
-            && state.runnable.is_empty()
-        {
-            state.now = state.now.max(when);
-        }
-        while let Some(&Reverse((when, _, g))) = state.timers.peek()
-            && when <= state.now
-        {
-            state.timers.pop();
-            state.runnable.push(g);
+        while let Some(first) = state.timers.first_entry() {
+            if first.get().is_stale() {
+                first.remove();
+            } else if first.get().when <= state.now {
+                state.runnable.extend(first.remove().claim());
+            } else if state.runnable.is_empty() {
+                state.now = first.get().when;
+            } else {
+                break;
+            }
         }
         if state.runnable.is_empty() {
             return None;
@@ -258,7 +258,7 @@ impl Lives {
                 dice: Dice(seed),
                 now: START,
                 runnable: Vec::new(),
-                timers: BinaryHeap::new(),
+                timers: BTreeMap::new(),
                 timers_set: 0,
                 alive: BTreeMap::new(),
                 last_id: 0,

@@ -3,9 +3,23 @@
 //! A heap with four children per node, as Go's: half the depth of a binary heap, and the four children share a cache
 //! line and a half. It lives inside a P, so growing it must not happen inside a section: [`Heap::push`] says that it is
 //! full, and the caller brings a larger array from outside.
+//!
+//! A sleeper that somebody else woke before its time stays in the heap, which nobody but the owner of its P may touch. It is
+//! *stale*: its ticket is claimed, and firing it does nothing. A full heap is swept before it grows, and grows only if
+//! more than half of it is alive; so stale sleepers never hold more than a constant factor of room, and cost a constant
+//! each.
 
-use crate::g::G;
-use std::{alloc::Layout, mem, ptr};
+use crate::{
+    g::G,
+    ticket::{self, Ticket},
+};
+use baton_stack::Desc;
+use std::{
+    alloc::Layout,
+    mem,
+    ptr::{self, NonNull},
+    sync::atomic::Ordering::Relaxed,
+};
 
 /// The time at which nothing is due.
 pub(crate) const NEVER: u64 = u64::MAX;
@@ -15,7 +29,39 @@ pub(crate) const NEVER: u64 = u64::MAX;
 pub(crate) struct Sleeper {
     /// Nanoseconds of the monotonic clock.
     pub(crate) when: u64,
-    pub(crate) g: *mut G,
+    /// The number of its ticket; 0 if nobody else can wake it.
+    ticket: u64,
+    /// Its stack, which knows the goroutine and the ticket's word.
+    desc: &'static Desc,
+}
+
+impl Sleeper {
+    /// The goroutine on this stack, which nothing but this can wake.
+    pub(crate) fn new(when: u64, desc: &'static Desc) -> Self {
+        Self { when, ticket: 0, desc }
+    }
+
+    /// The goroutine on this stack, whom others may wake too: who claims `ticket` does.
+    pub(crate) fn claiming(when: u64, desc: &'static Desc, ticket: Ticket) -> Self {
+        Self {
+            when,
+            ticket: ticket.number(),
+            desc,
+        }
+    }
+
+    /// The goroutine, if it is this sleeper's to wake.
+    #[inline]
+    pub(crate) fn claim(self) -> Option<NonNull<G>> {
+        let good = self.ticket == 0 || ticket::claim(&self.desc.ticket, self.ticket);
+        // Ours to wake, so it is parked, and owns its stack.
+        good.then(|| NonNull::new(self.desc.owner().cast_mut().cast()).expect("a sleeper is a goroutine"))
+    }
+
+    /// Whether somebody else has woken it.
+    pub(crate) fn is_stale(&self) -> bool {
+        self.ticket != 0 && self.desc.ticket.load(Relaxed) != self.ticket
+    }
 }
 
 /// An array for [`Heap::replace`], from the same heap as all of Baton's memory.
@@ -94,10 +140,13 @@ impl Heap {
         mem::replace(&mut self.room, room)
     }
 
-    /// Adds a sleeper; gives it back if there is no room.
+    /// Adds a sleeper; gives it back if there is no room, although stale ones made theirs.
     pub(crate) fn push(&mut self, sleeper: Sleeper) -> Result<(), Sleeper> {
         if self.len == self.room.capacity {
-            return Err(sleeper);
+            self.sweep();
+            if self.len >= self.room.capacity / 2 {
+                return Err(sleeper);
+            }
         }
         // SAFETY: there is room for one more.
         unsafe { self.room.slots.add(self.len).write(sleeper) };
@@ -106,8 +155,32 @@ impl Heap {
         Ok(())
     }
 
-    /// Takes the earliest sleeper if it is due at `now`.
-    pub(crate) fn pop_due(&mut self, now: u64) -> Option<Sleeper> {
+    /// Drops the stale ones.
+    fn sweep(&mut self) {
+        let slots = self.slots_mut();
+        let mut kept = 0;
+        for i in 0..slots.len() {
+            if !slots[i].is_stale() {
+                slots[kept] = slots[i];
+                kept += 1;
+            }
+        }
+        self.len = kept;
+        for at in (0..kept.div_ceil(ARITY)).rev() {
+            self.sift_down(at);
+        }
+    }
+
+    /// Takes the earliest goroutine that is due at `now` and this heap's to wake.
+    pub(crate) fn pop_due(&mut self, now: u64) -> Option<NonNull<G>> {
+        loop {
+            if let Some(g) = self.pop(now)?.claim() {
+                return Some(g);
+            }
+        }
+    }
+
+    fn pop(&mut self, now: u64) -> Option<Sleeper> {
         if self.earliest() > now {
             return None;
         }
@@ -170,45 +243,69 @@ impl Heap {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use baton_stack::{Spec, Stack};
+
+    fn stack() -> Stack {
+        let stack = baton_stack::acquire(Spec::new(baton_stack::DEFAULT_RESERVATION).unwrap()).unwrap();
+        stack.desc().set_owner(ptr::dangling::<G>().cast());
+        stack
+    }
+
+    fn push(heap: &mut Heap, mut sleeper: Sleeper) {
+        while let Err(back) = heap.push(sleeper) {
+            sleeper = back;
+            drop(heap.replace(Room::twice(heap.capacity())));
+        }
+    }
 
     #[test]
     fn gives_sleepers_back_in_order() {
         let mut heap = Heap::new();
+        let stack = stack();
         let mut state = 0x9E37_79B9_7F4A_7C15_u64;
         let mut times = Vec::new();
         for _ in 0..1000 {
             state ^= state << 13;
             state ^= state >> 7;
             state ^= state << 17;
-            let mut sleeper = Sleeper {
-                when: state % 500,
-                g: ptr::null_mut(),
-            };
-            times.push(sleeper.when);
-            while let Err(back) = heap.push(sleeper) {
-                sleeper = back;
-                drop(heap.replace(Room::twice(heap.capacity())));
-            }
+            times.push(state % 500);
+            push(&mut heap, Sleeper::new(state % 500, stack.desc()));
         }
         times.sort_unstable();
         assert_eq!(heap.earliest(), times[0]);
         for &when in &times {
-            assert_eq!(heap.pop_due(NEVER - 1).unwrap().when, when);
+            assert_eq!(heap.pop(NEVER - 1).unwrap().when, when);
         }
         assert!(heap.pop_due(NEVER - 1).is_none());
         assert_eq!(heap.earliest(), NEVER);
+        baton_stack::release(stack);
     }
 
     #[test]
     fn nothing_is_due_before_its_time() {
         let mut heap = Heap::new();
-        drop(heap.replace(Room::twice(0)));
-        heap.push(Sleeper {
-            when: 10,
-            g: ptr::null_mut(),
-        })
-        .unwrap();
+        let stack = stack();
+        push(&mut heap, Sleeper::new(10, stack.desc()));
         assert!(heap.pop_due(9).is_none());
-        assert_eq!(heap.pop_due(10).unwrap().when, 10);
+        assert_eq!(heap.pop_due(10), Some(NonNull::dangling()));
+        baton_stack::release(stack);
+    }
+
+    #[test]
+    fn stale_sleepers_wake_nobody_and_take_no_lasting_room() {
+        let mut heap = Heap::new();
+        let stack = stack();
+        let word = &stack.desc().ticket;
+        for i in 0..100_000 {
+            let ticket = Ticket::open(word);
+            push(&mut heap, Sleeper::claiming(1_000_000 - i, stack.desc(), ticket));
+            assert!(ticket::claim(word, ticket.number()), "somebody else was faster");
+        }
+        assert_eq!(heap.capacity(), 64, "the smallest array served");
+        let last = Ticket::open(word);
+        push(&mut heap, Sleeper::claiming(5, stack.desc(), last));
+        assert!(heap.pop_due(NEVER - 1).is_some(), "the one that is alive");
+        assert!(heap.pop_due(NEVER - 1).is_none());
+        baton_stack::release(stack);
     }
 }

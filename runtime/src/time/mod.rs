@@ -14,15 +14,15 @@ use crate::{
     g::G,
     m::{self, M},
     p::{Own, P},
-    park::{park_goroutine, yield_now},
+    park::{WaitReason, park_goroutine, yield_now},
     sched::{self, Sched, checkpoint},
     testing::world::World,
 };
-use heap::{Heap, NEVER, Room, Sleeper};
+use heap::{NEVER, Room, Sleeper};
 use std::{
     ptr::NonNull,
     sync::atomic::Ordering::{Relaxed, Release},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// Nanoseconds of the monotonic clock; in a simulation, of its own. All of Baton reads the time here.
@@ -34,6 +34,16 @@ pub(crate) fn now() -> u64 {
     // SAFETY: writes one timespec.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut spec) };
     spec.tv_sec.unsigned_abs() * 1_000_000_000 + spec.tv_nsec.unsigned_abs()
+}
+
+/// When `timeout` from now has passed; [`NEVER`] if that is centuries away.
+pub(crate) fn deadline_in(timeout: Duration) -> u64 {
+    u64::try_from(timeout.as_nanos()).map_or(NEVER, |nanos| now().saturating_add(nanos))
+}
+
+/// The same moment on this module's clock, or a little later, but not sooner.
+pub(crate) fn deadline_at(instant: Instant) -> u64 {
+    deadline_in(instant.saturating_duration_since(Instant::now()))
 }
 
 /// Lets at least `duration` pass. Only the calling goroutine (or, in a plain thread, the thread) waits.
@@ -57,22 +67,17 @@ pub fn sleep(duration: Duration) {
     if duration.is_zero() {
         return yield_now();
     }
-    let nanos = u64::try_from(duration.as_nanos()).unwrap_or(NEVER);
-    let sleeper = Sleeper {
-        when: now().saturating_add(nanos).min(NEVER - 1),
-        g: g.as_ptr(),
-    };
-    park_goroutine(m, move || {
+    let sleeper = Sleeper::new(deadline_in(duration).min(NEVER - 1), m.desc());
+    park_goroutine(m, g, WaitReason::Sleep, move || {
         insert(m, sleeper);
         true
     });
 }
 
 /// Leaves a sleeper with this M's P, or with nobody's if it has none. On g0.
-fn insert(m: &'static M, mut sleeper: Sleeper) {
+pub(crate) fn insert(m: &'static M, mut sleeper: Sleeper) {
     if let Some(world) = m.world() {
-        let g = NonNull::new(sleeper.g).expect("a sleeper is a goroutine");
-        return world.wake_at(sleeper.when, g);
+        return world.wake_at(sleeper);
     }
     loop {
         let mut room_for = 0;
@@ -120,9 +125,9 @@ fn insert_shared(sched: &Sched, mut sleeper: Sleeper) {
 pub(crate) fn pop_due(p: &P, own: &mut Own, now: u64, into: &mut [*mut G]) -> usize {
     let mut n = 0;
     while n < into.len()
-        && let Some(sleeper) = own.sleepers.pop_due(now)
+        && let Some(g) = own.sleepers.pop_due(now)
     {
-        into[n] = sleeper.g;
+        into[n] = g.as_ptr();
         n += 1;
     }
     p.due.store(own.sleepers.earliest(), Release);
@@ -133,11 +138,7 @@ pub(crate) fn pop_due(p: &P, own: &mut Own, now: u64, into: &mut [*mut G]) -> us
 /// Takes one goroutine that is due at `now` off the shared heap.
 pub(crate) fn pop_due_shared(sched: &Sched, now: u64) -> Option<NonNull<G>> {
     let mut heap = sched.lock_sleepers();
-    let sleeper = pop(&mut heap, now);
+    let g = heap.pop_due(now);
     sched.publish_sleepers(&heap);
-    sleeper
-}
-
-fn pop(heap: &mut Heap, now: u64) -> Option<NonNull<G>> {
-    NonNull::new(heap.pop_due(now)?.g)
+    g
 }
