@@ -165,7 +165,8 @@ pub fn give_back(m: &'static M) {
 unsafe fn flush(p: &P) {
     let cache = p.cache();
     // SAFETY: caches are never freed.
-    if unsafe { &*cache }.counts().cached_bytes > 0 {
+    let counts = unsafe { &*cache }.counts();
+    if counts.cached_bytes + counts.large_bytes > 0 {
         // SAFETY: as the caller promised, nobody else has the cache.
         unsafe { Mcache::flush(cache) };
     }

@@ -23,7 +23,7 @@
 //! empty it leaves the section, takes a batch from the class's mcentral, enters again and installs the batch in whatever
 //! cache is bound to it by then. The mcentral takes objects from the fullest span that has some in; if there is none it
 //! gets a new span from the [`mheap`], which takes the lowest free run of pages, from a new arena if need be. Objects
-//! larger than 32 KiB are spans of their own.
+//! larger than 32 KiB are spans of their own, of which the P keeps some when they are freed.
 //!
 //! **The way up, `free`.** The `Layout` gives the class here as well, so the object goes onto the list of the freeing
 //! thread's own cache, wherever it came from. Two full lists: one goes back to the mcentral, object by object into their
@@ -49,6 +49,7 @@
 //! | [`latch`], [`current`], `lock`, `sync` | who may touch what a P owns; which M this thread is; a lock that never allocates |
 //! | `malloc`, `global`, `untyped` | dispatch, the `GlobalAlloc` on top of it, and what C needs: to free by address alone |
 //! | `lease` | threads without a processor |
+//! | `large` | large objects, and a P's cache of freed ones |
 //! | `sizeclass` | the table of classes, computed at compile time |
 //! | [`mcache`], `chain`, `mcentral`, `mspan`, [`mheap`] | the levels, and the lists that go between the first two |
 //! | `pagealloc`, `pagebits`, `arena` | runs of pages, from bitmaps; from an address to its span |
@@ -75,6 +76,8 @@ mod fork;
 mod global;
 #[cfg(not(baton_loom))]
 mod guarded;
+#[cfg(not(baton_loom))]
+mod large;
 pub mod latch;
 #[cfg(not(baton_loom))]
 pub mod lease;

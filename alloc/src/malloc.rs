@@ -1,7 +1,7 @@
 //! Dispatch: where a request goes.
 //!
 //! ```text
-//!   malloc(layout) ─ class? ─ none ──────────────────────────────────────▶ mheap: a span of its own
+//!   malloc(layout) ─ class? ─ none ──────────────────────────────────────▶ large: a span of its own
 //!                      │ one of 67
 //!                      ▼
 //!                this thread's M ─ none: attach (lease)
@@ -25,13 +25,13 @@
 
 use crate::{
     chain::Chain,
-    current,
+    current, large,
     latch::{Home, M, P},
     lease,
     mcache::{Mcache, Popped},
     mcentral::{self, Batch},
     mheap,
-    sizeclass::{Class, PAGE},
+    sizeclass::Class,
     sys::die::die,
 };
 use core::{
@@ -94,7 +94,7 @@ pub(crate) unsafe fn dealloc(object: NonNull<u8>, layout: Layout) {
 fn alloc_unusual(layout: Layout) -> *mut u8 {
     match Class::of_unusual(layout) {
         Some(class) => alloc_small(class),
-        None => alloc_large(layout).map_or(ptr::null_mut(), |large| large.base.as_ptr()),
+        None => large::alloc(layout).map_or(ptr::null_mut(), |large| large.base.as_ptr()),
     }
 }
 
@@ -106,11 +106,8 @@ unsafe fn dealloc_unusual(object: NonNull<u8>, layout: Layout) {
     match Class::of_unusual(layout) {
         // SAFETY: as the caller promised.
         Some(class) => unsafe { free_small(class, object) },
-        None => {
-            check_unlocked();
-            // SAFETY: as the caller promised.
-            unsafe { mheap::free_large(object) };
-        }
+        // SAFETY: as the caller promised.
+        None => unsafe { large::free(object) },
     }
 }
 
@@ -127,7 +124,7 @@ pub fn malloc_zeroed(layout: Layout) -> *mut u8 {
             }
             object
         }
-        None => match alloc_large(layout) {
+        None => match large::alloc(layout) {
             Some(large) => {
                 if !large.zeroed {
                     // SAFETY: as above.
@@ -142,12 +139,34 @@ pub fn malloc_zeroed(layout: Layout) -> *mut u8 {
 
 /// Makes an object `new_size` bytes long, moving it if need be. Null: out of memory, and the object is as it was.
 ///
+/// An object stays where it is if its size class serves the new size too; a large one also if it becomes shorter, or if
+/// the pages behind it are free.
+///
 /// # Safety
 ///
 /// `object` is as for [`free`]; what comes back takes its place, with the new size and the same alignment.
 #[inline]
 #[must_use]
 pub unsafe fn realloc(object: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+    if let Ok(new_layout) = Layout::from_size_align(new_size, layout.align())
+        && let (Some(before), Some(now)) = (
+            Class::of_usual(not_empty(layout)),
+            Class::of_usual(not_empty(new_layout)),
+        )
+        && before == now
+        && !object.is_null()
+    {
+        return object;
+    }
+    // SAFETY: as the caller promised.
+    unsafe { realloc_other(object, layout, new_size) }
+}
+
+/// # Safety
+///
+/// As for [`realloc`].
+#[inline(never)]
+unsafe fn realloc_other(object: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
     let Ok(new_layout) = Layout::from_size_align(new_size, layout.align()) else {
         return ptr::null_mut();
     };
@@ -157,9 +176,12 @@ pub unsafe fn realloc(object: *mut u8, layout: Layout, new_size: usize) -> *mut 
     match (Class::of(not_empty(layout)), Class::of(not_empty(new_layout))) {
         (Some(before), Some(now)) if before == now => return object,
         (None, None) => {
+            if large::pages(layout.size()) == large::pages(new_size) {
+                return object;
+            }
             check_unlocked();
             // SAFETY: as the caller promised.
-            if unsafe { mheap::resize_large(old, pages(new_size)) } {
+            if unsafe { mheap::resize_large(old, large::pages(new_size)) } {
                 return object;
             }
         }
@@ -185,21 +207,8 @@ const fn not_empty(layout: Layout) -> Layout {
     }
 }
 
-/// The pages that a large object of this size takes.
-fn pages(size: usize) -> usize {
-    size.max(1).div_ceil(PAGE)
-}
-
-#[cold]
-fn alloc_large(layout: Layout) -> Option<mheap::Large> {
-    // Here rather than at the first small object: a thread's M also notes which locks it holds.
-    lease::try_attach();
-    check_unlocked();
-    mheap::alloc_large(pages(layout.size()), layout.align().div_ceil(PAGE))
-}
-
 /// Dies if this thread holds a lock of the allocator: then this is a signal handler that interrupted the allocator.
-fn check_unlocked() {
+pub(crate) fn check_unlocked() {
     if current::m().is_some_and(|m| m.locked.load(Relaxed) != 0) {
         die(format_args!(
             "a signal handler allocated or freed memory while the code that it interrupted held a lock of the allocator; \
@@ -214,7 +223,7 @@ fn check_unlocked() {
 ///
 /// `m` is the calling thread's, and no section of it is open. `f` does what a section may do.
 #[inline(always)]
-unsafe fn section<R>(m: &M, f: impl FnOnce(&Mcache) -> R) -> Option<R> {
+pub(crate) unsafe fn section<R>(m: &M, f: impl FnOnce(&Mcache) -> R) -> Option<R> {
     // SAFETY: as the caller promised; `leave` follows below.
     let p: Option<&P> = unsafe { m.enter() };
     // SAFETY: a P that an M runs carries an mcache, and caches are never freed.
@@ -258,7 +267,7 @@ pub(crate) unsafe fn free_small(class: Class, object: NonNull<u8>) {
 /// # Safety
 ///
 /// `f` does what a section may do.
-unsafe fn with_cache<R>(mut f: impl FnMut(&Mcache) -> R) -> Option<R> {
+pub(crate) unsafe fn with_cache<R>(mut f: impl FnMut(&Mcache) -> R) -> Option<R> {
     for _ in 0..TRIES {
         let m = lease::try_attach()?;
         if m.is_inside() {

@@ -35,8 +35,9 @@ use crate::{
     chain::{Chain, Free},
     fixalloc::Fixalloc,
     guarded::Guarded,
-    mcentral,
-    sizeclass::{CLASSES, Class},
+    large::LargeCache,
+    mcentral, mheap,
+    sizeclass::{CLASSES, Class, PAGE},
 };
 use core::{
     cell::Cell,
@@ -76,6 +77,8 @@ struct More {
 pub struct Mcache {
     bins: [Bin; CLASSES],
     more: [More; CLASSES],
+    /// Freed large objects.
+    pub(crate) large: LargeCache,
     refills: AtomicU64,
     flushes: AtomicU64,
     /// Bytes that the lists hold when all are full.
@@ -95,6 +98,8 @@ pub struct CacheCounts {
     pub flushes: u64,
     /// Bytes in the lists now.
     pub cached_bytes: usize,
+    /// Bytes of freed large objects in the cache now.
+    pub large_bytes: usize,
 }
 
 /// What an allocation finds in the cache.
@@ -200,6 +205,7 @@ impl Mcache {
                 half: AtomicU32::new(half(index)),
                 overflows: Cell::new(0),
             }),
+            large: LargeCache::new(),
             refills: AtomicU64::new(0),
             flushes: AtomicU64::new(0),
             promised: Cell::new(Class::all().map(|c| 2 * first_half(c) as usize * c.size()).sum()),
@@ -361,6 +367,11 @@ impl Mcache {
                 head.give(class);
             }
         }
+        let large = this.large.take_all();
+        if !large.is_empty() {
+            // SAFETY: the spans were the cache's, and are in it no more.
+            unsafe { mheap::free_cached(large) };
+        }
     }
 
     /// What this cache counted.
@@ -373,6 +384,7 @@ impl Mcache {
             refills,
             flushes: self.flushes.load(Relaxed),
             cached_bytes: Class::all().map(|class| self.len(class) as usize * class.size()).sum(),
+            large_bytes: self.large.counts().pages * PAGE,
         }
     }
 
@@ -476,7 +488,7 @@ mod tests {
     #[test]
     fn a_bin_is_half_a_cache_line() {
         assert_eq!(size_of::<Bin>(), 32);
-        assert!(size_of::<Mcache>() <= 4096);
+        assert!(size_of::<Mcache>() <= 6144);
     }
 
     #[test]

@@ -18,6 +18,7 @@ use crate::{
     arena::{self, ArenaKind},
     fixalloc::Fixalloc,
     guarded::{Guarded, Rank},
+    large::Spans,
     mspan::Span,
     pagealloc::{Hints, PageAlloc},
     sizeclass::{Class, PAGE},
@@ -168,19 +169,31 @@ pub(crate) fn alloc_large(pages: usize, align: usize) -> Option<Large> {
     })
 }
 
+/// The span of the large object that begins at this address, if there is one and somebody has it.
+#[inline]
+pub(crate) fn large_span_of(object: NonNull<u8>) -> Option<&'static Span> {
+    let span = arena::span_of(object)?;
+    // SAFETY: records of spans are never unmapped.
+    let span: &'static Span = unsafe { span.as_ref() };
+    (span.class().is_none() && span.base() == object && !span.is_cached()).then_some(span)
+}
+
 /// The span of a large object. Dies with a message if `object` is none.
-fn large_span(object: NonNull<u8>) -> &'static Span {
-    let span = arena::span_of(object)
-        // SAFETY: records of spans are never unmapped.
-        .map(|span| unsafe { span.as_ref() })
-        .filter(|span| span.class().is_none() && span.base() == object);
-    let Some(span) = span else {
-        die(format_args!(
-            "free or realloc of {object:p} as a large object, which it is not: it was freed before, or its Layout is not \
-             the one that it was allocated with, or another allocator made it"
-        ));
-    };
-    span
+#[inline]
+pub(crate) fn large_span(object: NonNull<u8>) -> &'static Span {
+    match large_span_of(object) {
+        Some(span) => span,
+        None => not_large(object),
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn not_large(object: NonNull<u8>) -> ! {
+    die(format_args!(
+        "free or realloc of {object:p} as a large object, which it is not: it was freed before, or its Layout is not \
+         the one that it was allocated with, or another allocator made it"
+    ));
 }
 
 /// Frees a large object; see the module's header on its physical pages.
@@ -188,21 +201,40 @@ fn large_span(object: NonNull<u8>) -> &'static Span {
 /// # Safety
 ///
 /// The object is the caller's.
-pub(crate) unsafe fn free_large(object: NonNull<u8>) {
-    let span = large_span(object);
+pub(crate) unsafe fn free_large(span: &'static Span) {
+    // SAFETY: as the caller promised.
+    unsafe { free_one(span, 1) };
+}
+
+/// Takes large spans back that were in a cache, where their objects were counted as freed.
+///
+/// # Safety
+///
+/// They are the caller's, and in no cache any more.
+pub(crate) unsafe fn free_cached(spans: Spans) {
+    for span in spans {
+        // SAFETY: as the caller promised.
+        unsafe { free_one(span, 0) };
+    }
+}
+
+/// # Safety
+///
+/// The span is the caller's.
+unsafe fn free_one(span: &'static Span, objects: u64) {
     let pages = span.pages();
     // Outside the lock: nobody else can use these pages yet.
-    // SAFETY: the object is the caller's, who is done with it.
-    let fresh = pages >= DISCARD && unsafe { mem::discard(object, pages * PAGE) };
+    // SAFETY: the pages are the caller's, who is done with them.
+    let fresh = pages >= DISCARD && unsafe { mem::discard(span.base(), pages * PAGE) };
     MHEAP.with(|heap| {
         heap.counts.large_pages -= pages;
-        heap.counts.large_frees += 1;
+        heap.counts.large_frees += objects;
         heap.free_span(span, 1, fresh);
     });
 }
 
 /// Makes a large object `pages` pages long without moving it: always possible to make it shorter; longer if the pages
-/// behind it are free.
+/// behind it are free. (Less than an eighth shorter leaves it as it is.)
 ///
 /// # Safety
 ///
@@ -210,7 +242,8 @@ pub(crate) unsafe fn free_large(object: NonNull<u8>) {
 pub(crate) unsafe fn resize_large(object: NonNull<u8>, pages: usize) -> bool {
     let span = large_span(object);
     let before = span.pages();
-    if pages == before {
+    // (It may have an eighth more than it needs: it came from a cache.)
+    if (before - before / 8..=before).contains(&pages) {
         return true;
     }
     if pages > before {
@@ -324,7 +357,7 @@ mod tests {
                 large.base.write_bytes(4, 20 * PAGE);
             }
             assert!(!resize_large(large.base, 1 << 40));
-            free_large(large.base);
+            free_large(large_span(large.base));
         }
         assert_eq!(arena::span_of(large.base), None);
     }

@@ -13,6 +13,7 @@
 //! | small, some objects in | its class | on one of its mcentral's lists, under that lock |
 //! | small, all objects out | its class | on no list; the arena map leads to it |
 //! | large | `None` | the owner of the one object; `pages` under the mheap lock |
+//! | large, cached | `None` | the owner of the cache that it is in (`large`), and nobody has the object |
 //! | free | – | a record in the fixalloc |
 
 use crate::sizeclass::{Class, MAX_OBJECTS};
@@ -26,10 +27,13 @@ use core::{
 pub(crate) struct Span {
     base: NonNull<u8>,
     class: Option<Class>,
-    /// How many pages it has. Changes only for a large object that grows or shrinks in place.
+    /// How many pages it has. Changes only for a large object that grows or shrinks in place, and by [`CACHED`].
     pages: AtomicUsize,
     objects: UnsafeCell<Objects>,
 }
+
+/// The bit of `pages` that a large span has while it is in a cache.
+const CACHED: usize = 1 << (usize::BITS - 1);
 
 /// The part that belongs to the mcentral of the span's class, under its lock.
 pub(crate) struct Objects {
@@ -72,8 +76,38 @@ impl Span {
         self.class
     }
 
+    #[inline]
     pub(crate) fn pages(&self) -> usize {
-        self.pages.load(Relaxed)
+        self.pages.load(Relaxed) & !CACHED
+    }
+
+    /// Whether a large span is in a cache, so that nobody has its object.
+    #[inline]
+    pub(crate) fn is_cached(&self) -> bool {
+        self.pages.load(Relaxed) & CACHED != 0
+    }
+
+    /// Notes that a large span comes to a cache or leaves it. Call it as the owner of the cache.
+    #[inline]
+    pub(crate) fn set_cached(&self, cached: bool) {
+        self.pages
+            .store(self.pages() | if cached { CACHED } else { 0 }, Relaxed);
+    }
+
+    /// The next large span of a list. Call it as the owner of the list.
+    #[inline]
+    pub(crate) fn next(&self) -> *mut Span {
+        debug_assert!(self.class.is_none());
+        // SAFETY: a large span is on no mcentral's list; the rest is the caller's to see to.
+        unsafe { self.objects() }.next
+    }
+
+    /// Makes `next` the next large span. Call it as the owner of both.
+    #[inline]
+    pub(crate) fn set_next(&self, next: *mut Span) {
+        debug_assert!(self.class.is_none());
+        // SAFETY: as for `next`.
+        unsafe { self.objects() }.next = next;
     }
 
     /// Notes a new length. Call it under the mheap lock.
@@ -93,7 +127,8 @@ impl Span {
     ///
     /// # Safety
     ///
-    /// The caller holds the lock of the mcentral of the span's class, and uses one such reference at a time.
+    /// The caller holds the lock of the mcentral of the span's class, or owns the span if it is a large one, and uses one
+    /// such reference at a time.
     #[expect(
         clippy::mut_from_ref,
         reason = "the mcentral's lock, not the borrow checker, says who may write"

@@ -23,8 +23,10 @@ pub struct Stats {
     pub stack_arenas: usize,
     /// Bytes in spans of small objects.
     pub small_span_bytes: usize,
-    /// Bytes in large objects.
+    /// Bytes in large objects that are with the program.
     pub large_bytes: usize,
+    /// Bytes of freed large objects in mcaches.
+    pub large_cached_bytes: usize,
     /// Bytes in manual spans of object arenas.
     pub manual_bytes: usize,
     /// Bytes in manual spans of stack arenas.
@@ -75,8 +77,6 @@ pub fn stats() -> Stats {
         large_bytes: heap.large_pages * PAGE,
         manual_bytes: heap.manual_pages * PAGE,
         stack_bytes: heap.stack_pages * PAGE,
-        allocs: heap.large_allocs,
-        frees: heap.large_frees,
         large_allocs: heap.large_allocs,
         large_frees: heap.large_frees,
         leases,
@@ -91,7 +91,14 @@ pub fn stats() -> Stats {
         s.refills += counts.refills;
         s.flushes += counts.flushes;
         s.cached_bytes += counts.cached_bytes;
+        // SAFETY: as above.
+        let large = unsafe { &*cache }.large.counts();
+        s.large_cached_bytes += counts.large_bytes;
+        s.large_allocs += large.allocs;
+        s.large_frees += large.frees;
     }
+    s.large_bytes = s.large_bytes.saturating_sub(s.large_cached_bytes);
+    (s.allocs, s.frees) = (s.large_allocs, s.large_frees);
     for class in Class::all() {
         let size = class.size();
         let central = mcentral::counts(class);
