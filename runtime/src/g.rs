@@ -65,7 +65,7 @@ pub(crate) struct G {
     /// Constant; most goroutines have none.
     options: Option<Box<Options>>,
     join: AtomicU32,
-    /// Who may run it; set before anybody knows the G, constant from then on.
+    /// Who may run it; set before anybody knows the G, from then on by the goroutine itself.
     pub(crate) kind: Cell<Kind>,
     /// The [`WaitReason`] of the last wait; written by the goroutine before it parks.
     pub(crate) wait_reason: AtomicU8,
@@ -76,6 +76,8 @@ pub(crate) struct G {
 pub(crate) enum Kind {
     /// Any M, each time.
     Migrating,
+    /// The M that runs it now, or ran it last; any M before its first run.
+    Pinned,
     /// The [world](crate::testing) that it was spawned in.
     Simulated,
 }
@@ -113,8 +115,10 @@ pub(crate) struct Body {
     coroutine: MaybeUninit<Coroutine<(), (), (), Lowered>>,
     yielder: Cell<*const Yielder<(), ()>>,
     stack: Stack,
-    /// The M that ran this goroutine last: what forced migration avoids.
+    /// The M that ran this goroutine last: where it belongs if it is pinned, and what forced migration avoids.
     pub(crate) last_m: Cell<*const M>,
+    /// Reasons to stay on `last_m`; the goroutine's own.
+    pub(crate) locks: Cell<u32>,
 }
 
 /// A stack whose top is taken by its [`Body`], which has the right to it.
@@ -187,7 +191,7 @@ where
 
 impl G {
     /// Makes a goroutine that will run `start`. It is in nobody's hands but the caller's, and one [`Handle`] is out.
-    pub(crate) fn create<F, T>(start: F, options: Option<Box<Options>>) -> NonNull<G>
+    pub(crate) fn create<F, T>(start: F, options: Option<Box<Options>>, kind: Kind) -> NonNull<G>
     where
         F: FnOnce() -> T,
     {
@@ -203,7 +207,7 @@ impl G {
                 id: Cell::new(0),
                 options,
                 join: AtomicU32::new(0),
-                kind: Cell::new(Kind::Migrating),
+                kind: Cell::new(kind),
                 wait_reason: AtomicU8::new(WaitReason::None as u8),
             },
             payload: UnsafeCell::new(Stage {
@@ -309,6 +313,7 @@ impl Body {
                 yielder: Cell::new(ptr::null()),
                 stack,
                 last_m: Cell::new(ptr::null()),
+                locks: Cell::new((g.as_ref().kind.get() == Kind::Pinned).into()),
             });
             let coroutine = Coroutine::with_stack(lowered, move |yielder: &Yielder<(), ()>, ()| {
                 (*body.as_ptr()).yielder.set(yielder);

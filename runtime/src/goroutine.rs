@@ -2,7 +2,7 @@
 
 use crate::{
     config::{Config, ConfigError, STACK_BOUNDS, Wishes},
-    g::{Handle, Options, Payload},
+    g::{Handle, Kind, Options, Payload},
     m, sched,
 };
 use baton_stack::StackGrowth;
@@ -39,7 +39,45 @@ where
     T: Send + 'static,
 {
     // SAFETY: as the caller promised; the closure is 'static.
-    JoinHandle(unsafe { sched::spawn(f, None) })
+    JoinHandle(unsafe { sched::spawn(f, None, Kind::Migrating) })
+}
+
+/// Starts a goroutine that stays on its thread: it may be stolen until it first runs, and goes on on the thread that ran it
+/// first from then on. So it may hold what belongs to a thread across parking calls, as a plain thread may: thread-locals,
+/// values that are not `Send`, guards. There is no contract to keep, as there is with [`go!`](crate::go).
+///
+/// What that costs: goroutines that are pinned to one thread take turns on it. While one of them computes or blocks in
+/// the kernel the others wait for that thread, and if it blocks on a lock that another of them holds, they wait for ever (hold
+/// no `std` lock across a parking call). And a switch from one thread's goroutine to another's may have to wake that thread.
+/// So `go!` is the form for many goroutines, and this one is for those that need their thread.
+///
+/// ```
+/// use std::{cell::RefCell, rc::Rc};
+///
+/// thread_local!(static SEEN: RefCell<Vec<u32>> = const { RefCell::new(Vec::new()) });
+///
+/// let seen = baton::run(|| {
+///     let (tx, rx) = baton::chan::bounded(1);
+///     let reader = baton::spawn(move || {
+///         let shared = Rc::new(1); // not Send, and kept across parking calls
+///         for n in rx {
+///             SEEN.with_borrow_mut(|seen| seen.push(n + *shared));
+///         }
+///         SEEN.take()
+///     });
+///     (0..3).for_each(|n| tx.send(n).unwrap());
+///     drop(tx);
+///     reader.join().unwrap()
+/// });
+/// assert_eq!(seen, [1, 2, 3]);
+/// ```
+pub fn spawn<F, T>(f: F) -> JoinHandle<T>
+where
+    F: FnOnce() -> T + Send + 'static,
+    T: Send + 'static,
+{
+    // SAFETY: it is pinned; the closure is 'static.
+    JoinHandle(unsafe { sched::spawn(f, None, Kind::Pinned) })
 }
 
 /// Options for a goroutine, as `std::thread::Builder` has them for a thread.
@@ -78,7 +116,26 @@ impl Builder {
         self
     }
 
-    /// Starts the goroutine.
+    /// Starts a goroutine that stays on its thread: see [`spawn`].
+    ///
+    /// # Errors
+    ///
+    /// [`SpawnError::StackSize`] if `max_stack` is out of its bounds.
+    ///
+    /// ```
+    /// let sum = baton::run(|| baton::Builder::new().name("adder").spawn(|| 1 + 2).unwrap().join().unwrap());
+    /// assert_eq!(sum, 3);
+    /// ```
+    pub fn spawn<F, T>(self, f: F) -> Result<JoinHandle<T>, SpawnError>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        // SAFETY: it is pinned.
+        unsafe { self.start(f, Kind::Pinned) }
+    }
+
+    /// Starts a goroutine that may go on on another thread after any parking call.
     ///
     /// # Safety
     ///
@@ -92,13 +149,27 @@ impl Builder {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
+        // SAFETY: as the caller promised.
+        unsafe { self.start(f, Kind::Migrating) }
+    }
+
+    /// # Safety
+    ///
+    /// If it may migrate, the goroutine keeps the contract of [`spawn_migrating`].
+    unsafe fn start<F, T>(self, f: F, kind: Kind) -> Result<JoinHandle<T>, SpawnError>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
         if let Some(bytes) = self.options.max_stack
             && !STACK_BOUNDS.contains(&bytes)
         {
             return Err(SpawnError::StackSize(bytes));
         }
         // SAFETY: as the caller promised; the closure is 'static.
-        Ok(JoinHandle(unsafe { sched::spawn(f, Some(Box::new(self.options))) }))
+        Ok(JoinHandle(unsafe {
+            sched::spawn(f, Some(Box::new(self.options)), kind)
+        }))
     }
 }
 
@@ -144,7 +215,7 @@ impl<T> JoinHandle<T> {
     /// The goroutine panicked: the error holds what it panicked with.
     pub fn join(self) -> Result<T, JoinError> {
         sched::checkpoint();
-        self.0.join().map_err(|payload| JoinError { payload })
+        self.0.join().map_err(JoinError::new)
     }
 
     /// Whether the goroutine has ended, so that [`join`](Self::join) would not wait.
@@ -175,6 +246,10 @@ pub struct JoinError {
 }
 
 impl JoinError {
+    pub(crate) fn new(payload: Payload) -> Self {
+        Self { payload }
+    }
+
     /// What the goroutine panicked with.
     #[must_use]
     pub fn into_panic(self) -> Box<dyn std::any::Any + Send + 'static> {
@@ -286,7 +361,7 @@ where
         max_stack: None,
     };
     // SAFETY: what the closure borrows outlives it, since this waits for its end. Its contract is that of `go!`.
-    match unsafe { sched::spawn(f, Some(Box::new(main))) }.join() {
+    match unsafe { sched::spawn(f, Some(Box::new(main)), Kind::Migrating) }.join() {
         Ok(value) => value,
         Err(payload) => resume_unwind(payload),
     }

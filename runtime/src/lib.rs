@@ -36,7 +36,8 @@
 //!
 //! | module | for |
 //! |---|---|
-//! | [`go!`], [`Builder`], [`JoinHandle`], [`run`], [`Runtime`] | starting and joining goroutines |
+//! | [`go!`], [`spawn`], [`scope`](fn@scope), [`Builder`], [`JoinHandle`], [`run`], [`Runtime`] | starting and joining goroutines |
+//! | [`lock_os_thread`] | staying on a thread |
 //! | [`chan`] | channels |
 //! | [`sync`] | wait groups |
 //! | [`time`] | sleeping |
@@ -57,7 +58,9 @@ mod macros;
 mod metrics;
 mod p;
 mod park;
+mod pinned;
 mod sched;
+mod scope;
 pub mod sync;
 pub mod testing;
 mod ticket;
@@ -69,9 +72,11 @@ pub use baton_macros::{main, test};
 pub use baton_stack::StackGrowth;
 pub use config::ConfigError;
 pub use goroutine::{
-    Builder, Goroutine, JoinError, JoinHandle, Runtime, RuntimeBuilder, SpawnError, current, procs, run,
+    Builder, Goroutine, JoinError, JoinHandle, Runtime, RuntimeBuilder, SpawnError, current, procs, run, spawn,
     spawn_migrating,
 };
 pub use metrics::{Metrics, metrics};
 pub use park::yield_now;
+pub use pinned::{OsThreadGuard, lock_os_thread};
 pub use sched::blocking;
+pub use scope::{Scope, ScopedJoinHandle, scope};

@@ -15,6 +15,7 @@ use crate::{
     metrics::Counters,
     p::{Own, P},
     park::Commit,
+    pinned::Inbox,
     sched::{Sched, note::Note},
     testing::world::World,
 };
@@ -58,6 +59,8 @@ pub(crate) struct M {
     pub(crate) cpu_clock: AtomicI32,
     /// Null, but in the control experiment the mcache that this M keeps for itself.
     pub(crate) cache: AtomicPtr<Mcache>,
+    /// Goroutines that only this M may run.
+    pub(crate) inbox: Inbox,
     /// The simulation that this M runs, or null; this thread's.
     pub(crate) world: Cell<*const World>,
     /// What this M counted; written by this thread, read by anybody.
@@ -101,6 +104,7 @@ impl M {
             tid: AtomicI32::new(0),
             cpu_clock: AtomicI32::new(0),
             cache: AtomicPtr::new(std::ptr::null_mut()),
+            inbox: Inbox::new(),
             world: Cell::new(std::ptr::null()),
             counters: Counters::default(),
         }

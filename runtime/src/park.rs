@@ -55,6 +55,7 @@ pub(crate) enum WaitReason {
     Sleep,
     Join,
     WaitGroup,
+    Scope,
 }
 
 /// One party that waits. It lies on the waiting party's stack, which never moves.

@@ -14,10 +14,11 @@ use super::{
     runq::RING,
 };
 use crate::{
-    g::{Body, G},
+    g::{Body, G, Kind},
     m::{self, M},
     p::{Own, P},
     park::Commit,
+    pinned,
     time::{self, heap::NEVER},
 };
 use baton_stack::{Spec, Stack};
@@ -84,7 +85,10 @@ pub(super) fn run(m: &'static M) -> ! {
     let mut ticks = vec![0; m.sched.ps.len()]; // here, so that looking for work does not allocate
     loop {
         let (g, stack) = find(m, &mut left, &mut ticks);
-        if m.sched.config.force_migration && ran_here(m, g) && idle::hand_over(m, g) {
+        if let Some(home) = pinned::elsewhere(m, g) {
+            free_stack(stack);
+            idle::deliver(m, home, g);
+        } else if m.sched.config.force_migration && must_migrate(m, g) && idle::hand_over(m, g) {
             free_stack(stack);
         } else {
             left = execute(m, g, stack);
@@ -96,6 +100,11 @@ pub(super) fn run(m: &'static M) -> ! {
 #[inline(always)]
 fn find(m: &'static M, left: &mut Left, ticks: &mut [u32]) -> Job {
     loop {
+        if m.inbox.has_mail()
+            && let Some(g) = take_mail(m, left)
+        {
+            return (g, None);
+        }
         // SAFETY: this thread's M; `look` is made of queue operations.
         let next = unsafe { m.section(|p, own| look(p, own, left, m.sched.config.stack)) };
         if let Some(Next::Run(g, stack)) = next {
@@ -128,7 +137,7 @@ fn find_elsewhere(m: &'static M, left: &mut Left, ticks: &mut [u32], next: Optio
         }
         Some(Next::Nothing) => {
             left.settle(m);
-            if !(fire_timers(m) || take_global(m) || steal(m, ticks)) {
+            if !(m.inbox.has_mail() || fire_timers(m) || take_global(m) || steal(m, ticks)) {
                 idle::sleep(m);
             }
         }
@@ -140,6 +149,19 @@ fn find_elsewhere(m: &'static M, left: &mut Left, ticks: &mut [u32], next: Optio
             }
         }
     }
+}
+
+/// Takes a goroutine that only this M may run, if it has a P to run it with and it is its turn.
+#[cold]
+fn take_mail(m: &'static M, left: &mut Left) -> Option<NonNull<G>> {
+    let g = m.inbox.take_in_turn(|| m.has_p())?;
+    left.settle(m);
+    // SAFETY: this thread's M; a section with one store, by which the monitor sees that the M gets on.
+    unsafe { m.with_p(|p, _| p.tick.store(p.tick.load(Relaxed).wrapping_add(1), Relaxed)) };
+    if m.spinning.load(Relaxed) {
+        stop_spinning(m);
+    }
+    Some(g)
 }
 
 /// One look at the own P, inside a section.
@@ -409,11 +431,14 @@ fn free_stack(stack: Option<Stack>) {
     }
 }
 
-/// Whether this M ran `g` last: then forced migration, a test mode, wants another one for it.
+/// Whether this M ran `g`, which may migrate, last: then forced migration, a test mode, wants another one for it.
 #[cold]
-fn ran_here(m: &'static M, g: NonNull<G>) -> bool {
+fn must_migrate(m: &'static M, g: NonNull<G>) -> bool {
     // SAFETY: out of the queue it is ours, and so is its body.
-    unsafe { g.as_ref().body.get().as_ref() }.is_some_and(|body| ptr::eq(body.last_m.get(), m))
+    let this = unsafe { g.as_ref() };
+    this.kind.get() == Kind::Migrating
+        // SAFETY: as above.
+        && unsafe { this.body.get().as_ref() }.is_some_and(|body| ptr::eq(body.last_m.get(), m))
 }
 
 /// Leaves the goroutine's stack for g0, which runs `commit`; comes back when somebody has made the goroutine ready.

@@ -142,6 +142,10 @@ fn publish(sched: &Sched, idle: &Idle) {
 /// Gives this M, which has none, an idle P: one with goroutines, else the one with the earliest timer. Nobody can steal
 /// from an idle P, since no M is bound to it.
 pub(super) fn acquire_p(m: &'static M) -> bool {
+    if let Some(given) = m.inbox.take_given() {
+        m.bind(given);
+        return true;
+    }
     let p = {
         let mut idle = m.sched.idle.lock();
         let rank = |p: &P| (p.runq.len() == 0 && !p.runq.has_next(), p.due.load(Relaxed));
@@ -205,6 +209,7 @@ pub(super) fn sleep(m: &'static M) {
     let sched = m.sched;
     let was_spinning;
     // 1. Publish: the P is idle, and this M sleeps.
+    let tickets;
     let keeper = {
         let unbound = m.unbind(); // waits for a thief; so before the lock that all share
         // Before a waker can find this M and say that it spins on the waker's behalf; counted down after that, see below.
@@ -214,6 +219,12 @@ pub(super) fn sleep(m: &'static M) {
             idle.ps.push(p);
             publish(sched, &idle);
         }
+        if m.inbox.has_mail() && !idle.ps.is_empty() {
+            m.spinning.store(was_spinning, Relaxed);
+            return; // to take a P and the mail
+        }
+        // Mail, but no P: whoever has one will bring the goroutine back together with it.
+        tickets = m.inbox.take_all();
         idle.ms.push(m);
         let free = sched.keeper.load(Relaxed).is_null();
         if free {
@@ -224,6 +235,9 @@ pub(super) fn sleep(m: &'static M) {
     };
     if was_spinning {
         sched.spinning.fetch_sub(1, AcqRel);
+    }
+    if !tickets.is_empty() {
+        ready::put_all_global(sched, &tickets);
     }
     // 2. Pay for everybody's fence, and 3. look at everything again.
     let mut until = NEVER;
@@ -282,15 +296,35 @@ pub(super) fn hand_over(m: &'static M, g: NonNull<crate::g::G>) -> bool {
     true
 }
 
+/// Brings `g`, which this M has picked, to `home`, the one M that may run it. If that sleeps, this M's P goes along.
+pub(super) fn deliver(m: &'static M, home: &'static M, g: NonNull<crate::g::G>) {
+    let slept = {
+        let mut idle = m.sched.idle.lock();
+        home.inbox.put(g); // under the lock: see the invariants of `pinned`
+        remove_m(m.sched, &mut idle, home)
+    };
+    if slept {
+        if let Some(p) = m.unbind() {
+            home.inbox.give(p);
+        }
+        m.sched.spinning.fetch_add(1, AcqRel);
+        start(m.sched, Some(home));
+    }
+}
+
 /// Takes this M off the idle list. `false`: a waker did so, and its wake-up is on its way.
 fn leave_list(m: &'static M) -> bool {
-    let mut idle = m.sched.idle.lock();
+    remove_m(m.sched, &mut m.sched.idle.lock(), m)
+}
+
+/// Takes `m` off the idle list, if it is on it.
+fn remove_m(sched: &Sched, idle: &mut Idle, m: &'static M) -> bool {
     let Some(at) = idle.ms.iter().position(|&other| ptr::eq(other, m)) else {
         return false;
     };
     idle.ms.remove(at);
-    if ptr::eq(m.sched.keeper.load(Relaxed), m) {
-        dismiss_keeper(m.sched);
+    if ptr::eq(sched.keeper.load(Relaxed), m) {
+        dismiss_keeper(sched);
     }
     true
 }

@@ -27,14 +27,14 @@ use std::{
 ///
 /// # Safety
 ///
-/// `start`, and what it leaves on its stack across parking calls, may go on on another thread: the contract of
-/// [`spawn_migrating`](crate::spawn_migrating). The closure lives as long as the goroutine does.
+/// If it is of a kind that migrates, `start`, and what it leaves on its stack across parking calls, may go on on another
+/// thread: the contract of [`spawn_migrating`](crate::spawn_migrating). The closure lives as long as the goroutine does.
 #[inline]
-pub(crate) unsafe fn spawn<F, T>(start: F, options: Option<Box<Options>>) -> Handle<T>
+pub(crate) unsafe fn spawn<F, T>(start: F, options: Option<Box<Options>>, kind: Kind) -> Handle<T>
 where
     F: FnOnce() -> T,
 {
-    let g = G::create(start, options);
+    let g = G::create(start, options, kind);
     // SAFETY: made just now with these types, and this is the one handle.
     let handle = unsafe { Handle::new::<F>(g) };
     spawned(g);
@@ -67,25 +67,25 @@ fn spawned(g: NonNull<G>) {
 /// Makes a parked goroutine runnable again (Go's goready). It must be the caller's (invariant 1 of `g`).
 pub(crate) fn ready(g: NonNull<G>) {
     match m::current() {
-        Some(m) if migrates(g) && put(m, g, |_| {}) => {}
+        Some(m) if !is_simulated(g) && put(m, g, |_| {}) => {}
         _ => put_elsewhere(g),
     }
 }
 
-/// Whether any M may run `g`.
+/// Whether `g` belongs to a simulation, and so on no queue of the scheduler.
 #[inline]
-fn migrates(g: NonNull<G>) -> bool {
+fn is_simulated(g: NonNull<G>) -> bool {
     // SAFETY: the caller's.
-    unsafe { g.as_ref() }.kind.get() == Kind::Migrating
+    unsafe { g.as_ref() }.kind.get() == Kind::Simulated
 }
 
 /// Makes `g` runnable although there is no P here to leave it with.
 #[cold]
 fn put_elsewhere(g: NonNull<G>) {
-    // SAFETY: the caller's.
-    match unsafe { g.as_ref() }.kind.get() {
-        Kind::Migrating => put_global(sched::sched(), g),
-        Kind::Simulated => World::ready(g),
+    if is_simulated(g) {
+        World::ready(g);
+    } else {
+        put_global(sched::sched(), g);
     }
 }
 

@@ -92,7 +92,7 @@ impl World {
         }
         let world = Lives::on_this_thread(seed);
         // SAFETY: `f` runs on this thread only; it lives until its end, and if that does not come it is never resumed.
-        let main = unsafe { sched::spawn(f, None) };
+        let main = unsafe { sched::spawn(f, None, Kind::Simulated) };
         while !main.is_done() {
             match world.draw() {
                 Some(g) => world.execute(g),
@@ -127,7 +127,7 @@ impl World {
         // SAFETY: nobody else knows the goroutine yet.
         let this = unsafe { g.as_ref() };
         this.set_id(state.last_id);
-        this.kind.set(Kind::Simulated);
+        this.kind.set(Kind::Simulated); // whatever its spawner asked for: there is one thread
         state.alive.insert(this.id(), g);
         state.runnable.push(g);
     }
