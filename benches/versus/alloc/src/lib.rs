@@ -195,7 +195,7 @@ impl Rng {
     }
 
     fn below(&mut self, bound: usize) -> usize {
-        ((self.next() >> 32) * bound as u64 >> 32) as usize
+        (((self.next() >> 32) * bound as u64) >> 32) as usize
     }
 
     /// From `low` to `high`, each octave as likely as the other.
@@ -375,8 +375,8 @@ fn larson(scale: Scale) -> Vec<f64> {
     let rounds = (scale.operations / ARRAY).max(1);
     let time = at_once(2, prepare, |(mut rng, mut live, (to, from))| {
         for _ in 0..rounds {
-            for i in 0..ARRAY {
-                live.replace(rng.below(ARRAY), sizes[i]);
+            for &size in sizes.iter().take(ARRAY) {
+                live.replace(rng.below(ARRAY), size);
             }
             to.send(live).expect("the other thread is there");
             live = from.recv().expect("the other thread is there");

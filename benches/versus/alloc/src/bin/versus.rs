@@ -2,7 +2,7 @@
 //!
 //! `versus [--quick] [--rounds N] [--only TEXT]`: see `benches/versus/alloc/run`.
 
-use baton_versus_alloc::ROWS;
+use baton_versus_alloc::{ROWS, Row};
 use std::{
     env,
     path::PathBuf,
@@ -143,10 +143,12 @@ fn main() {
         "Least of {} rounds (median in brackets), a fresh process each, in turn. What the rows do:",
         options.rounds
     );
-    for row in ROWS
+    let shown: Vec<&Row> = ROWS
         .iter()
         .filter(|row| row.names.iter().any(|name| name.contains(&options.only)))
-    {
-        println!("- {}: {}.", row.names.join("; "), row.what);
+        .collect();
+    for alike in shown.chunk_by(|a, b| a.what == b.what) {
+        let names: Vec<_> = alike.iter().flat_map(|row| row.names).copied().collect();
+        println!("- {}: {}.", names.join("; "), alike[0].what);
     }
 }
