@@ -54,7 +54,7 @@
 use crate::mcache::Mcache;
 use crate::{
     lock::Lock,
-    sync::{AtomicPtr, AtomicU8, Ordering, compiler_fence, fence, spin_loop},
+    sync::{AtomicPtr, AtomicU8, AtomicU32, Ordering, compiler_fence, fence, spin_loop},
     sys::membarrier,
 };
 use core::{mem::ManuallyDrop, ptr};
@@ -79,6 +79,8 @@ pub struct M {
     /// 1 while this thread holds a lock of the allocator. Written by this thread alone.
     #[cfg(not(baton_loom))]
     pub(crate) locked: AtomicU8,
+    /// How many locks of the layers above this thread holds, as far as they count them. Written by this thread alone.
+    pub locks: AtomicU32,
     /// The stack that this thread runs on, for the layer that owns stacks; null for a thread's own. Written by this
     /// thread alone, read by its fault handler.
     pub stack: AtomicPtr<()>,
@@ -173,6 +175,7 @@ impl M {
             lease: AtomicPtr::new(ptr::null_mut()),
             #[cfg(not(baton_loom))]
             locked: AtomicU8::new(0),
+            locks: AtomicU32::new(0),
             stack: AtomicPtr::new(ptr::null_mut()),
             sched: AtomicPtr::new(ptr::null_mut()),
         }
@@ -183,6 +186,14 @@ impl M {
     #[must_use]
     pub fn is_inside(&self) -> bool {
         self.inside.load(Ordering::Relaxed) != 0
+    }
+
+    /// Whether this thread holds a lock of the allocator: true only in a signal handler that interrupted such code.
+    #[cfg(not(baton_loom))]
+    #[inline]
+    #[must_use]
+    pub fn holds_lock(&self) -> bool {
+        self.locked.load(Ordering::Relaxed) != 0
     }
 
     /// Opens a section and gives the P that it may use. With `None` the section is open all the same: leave it.

@@ -37,7 +37,6 @@ use crate::{
 use core::{
     alloc::Layout,
     ptr::{self, NonNull},
-    sync::atomic::Ordering::Relaxed,
 };
 
 /// How often a request looks again for its P, before the mcentral serves it directly.
@@ -209,7 +208,7 @@ const fn not_empty(layout: Layout) -> Layout {
 
 /// Dies if this thread holds a lock of the allocator: then this is a signal handler that interrupted the allocator.
 pub(crate) fn check_unlocked() {
-    if current::m().is_some_and(|m| m.locked.load(Relaxed) != 0) {
+    if current::m().is_some_and(M::holds_lock) {
         die(format_args!(
             "a signal handler allocated or freed memory while the code that it interrupted held a lock of the allocator; \
              it would wait for itself for ever. Signal handlers must not allocate (man 7 signal-safety)"

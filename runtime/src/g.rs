@@ -87,11 +87,30 @@ pub(crate) enum Kind {
 pub(crate) struct Options {
     pub(crate) name: Option<String>,
     pub(crate) max_stack: Option<usize>,
+    pub(crate) on_stack_overflow: OnStackOverflow,
 }
+
+/// What the overflow of a goroutine's stack does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum OnStackOverflow {
+    /// Reports it, with the innermost frames and what to change, and ends the process.
+    #[default]
+    Abort,
+    /// Ends the goroutine, and [`join`](crate::JoinHandle::join) gives
+    /// [`JoinError::StackOverflow`](crate::JoinError::StackOverflow). See
+    /// [`Builder::on_stack_overflow`](crate::Builder::on_stack_overflow) for what that leaves behind.
+    End,
+}
+
+/// The payload of a goroutine that has overflowed its stack.
+pub(crate) struct Overflowed;
 
 struct Vtable {
     /// Runs the closure on the goroutine's stack and leaves its result in the payload.
     run: unsafe fn(NonNull<G>),
+    /// Leaves this in place of a result, for a goroutine that will never have one. What the payload was before is left as it is.
+    fail: unsafe fn(NonNull<G>, Payload),
     /// Drops the result, which nobody will ask for.
     drop_result: unsafe fn(NonNull<G>),
     /// Frees the block, whose payload is gone.
@@ -150,6 +169,7 @@ where
 {
     const VTABLE: Vtable = Vtable {
         run: Self::run,
+        fail: Self::fail,
         drop_result: Self::drop_result,
         free: Self::free,
     };
@@ -164,6 +184,15 @@ where
         let start = unsafe { ManuallyDrop::take(&mut payload.start) };
         let result = catch_unwind(AssertUnwindSafe(start));
         payload.result = ManuallyDrop::new(result);
+    }
+
+    /// # Safety
+    ///
+    /// The goroutine has started, and it will never run again.
+    unsafe fn fail(g: NonNull<G>, why: Payload) {
+        // SAFETY: as the caller promised, so the payload is ours (invariant 2), and the closure was moved out of it.
+        let payload = unsafe { &mut *g.cast::<Self>().as_ref().payload.get() };
+        payload.result = ManuallyDrop::new(Err(why));
     }
 
     /// # Safety
@@ -235,6 +264,13 @@ impl G {
         self.options.as_ref()?.name.as_deref()
     }
 
+    /// What its builder said about an overflow of its stack.
+    pub(crate) fn on_stack_overflow(&self) -> OnStackOverflow {
+        self.options
+            .as_ref()
+            .map_or_else(OnStackOverflow::default, |o| o.on_stack_overflow)
+    }
+
     /// The stack that its builder asked for, in bytes.
     pub(crate) fn max_stack(&self) -> Option<usize> {
         self.options.as_ref()?.max_stack
@@ -268,6 +304,30 @@ impl G {
             return;
         }
         sched::forget_current();
+        // SAFETY: the result is in place.
+        unsafe { Self::finish(g) };
+    }
+
+    /// Ends a goroutine that has overflowed its stack, from g0.
+    ///
+    /// # Safety
+    ///
+    /// It has started, has suspended, and nobody will resume it.
+    pub(crate) unsafe fn overflowed(g: NonNull<G>) {
+        // SAFETY: as the caller promised.
+        unsafe { (g.as_ref().vtable.fail)(g, Box::new(Overflowed)) };
+        // SAFETY: the result is in place.
+        unsafe { Self::finish(g) };
+    }
+
+    /// Says that the goroutine is done.
+    ///
+    /// # Safety
+    ///
+    /// The result is in place, and the caller does not touch the goroutine afterwards.
+    unsafe fn finish(g: NonNull<G>) {
+        // SAFETY: G is alive until DONE is set below.
+        let this = unsafe { g.as_ref() };
         let vtable = this.vtable;
         let waiter = &this.waiter;
         // From here on the block may be freed by its joiner, unless one of the two bits says otherwise.

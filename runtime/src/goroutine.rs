@@ -2,7 +2,7 @@
 
 use crate::{
     config::{Config, ConfigError, STACK_BOUNDS, Wishes},
-    g::{Handle, Kind, Options, Payload},
+    g::{Handle, Kind, OnStackOverflow, Options, Overflowed, Payload},
     m, sched,
 };
 use baton_stack::StackGrowth;
@@ -116,6 +116,37 @@ impl Builder {
         self
     }
 
+    /// What happens when the stack overflows. By default the process ends with a report.
+    ///
+    /// With [`OnStackOverflow::End`] only the goroutine ends, at the instruction that needed more than there is. **Nothing is
+    /// dropped**: what it held stays as it was, for ever. Its stack stays mapped and is never used again, so what others
+    /// borrowed from it stays good; a lock that it held stays locked, a channel that it held an end of is never closed, a
+    /// wait group that it was to leave waits for ever. So let such a goroutine own nothing that others wait for, and get
+    /// its result by `join`.
+    ///
+    /// The process ends all the same if the overflow would leave something half done: in the middle of an allocation,
+    /// while the goroutine unwinds from a panic, in a signal handler that runs on its stack, and in a
+    /// [simulation](crate::testing). Goroutines of a [`scope`](crate::scope()) have no such option: what they borrow must be
+    /// free again when the scope ends. (A handler of an asynchronous signal that the goroutine itself unblocked is not seen.)
+    ///
+    /// ```
+    /// use baton::{Builder, JoinError, OnStackOverflow};
+    ///
+    /// fn endless(n: u64) -> u64 {
+    ///     std::hint::black_box(endless(n + 1)) + n
+    /// }
+    ///
+    /// baton::run(|| {
+    ///     let builder = Builder::new().max_stack(64 << 10).on_stack_overflow(OnStackOverflow::End);
+    ///     let handle = builder.spawn(|| endless(0)).unwrap();
+    ///     assert!(matches!(handle.join(), Err(JoinError::StackOverflow)));
+    /// });
+    /// ```
+    pub fn on_stack_overflow(mut self, what: OnStackOverflow) -> Self {
+        self.options.on_stack_overflow = what;
+        self
+    }
+
     /// Starts a goroutine that stays on its thread: see [`spawn`].
     ///
     /// # Errors
@@ -212,7 +243,8 @@ impl<T> JoinHandle<T> {
     ///
     /// # Errors
     ///
-    /// The goroutine panicked: the error holds what it panicked with.
+    /// The goroutine panicked: the error holds what it panicked with. Or it overflowed its stack, and
+    /// [`on_stack_overflow`](Builder::on_stack_overflow) said that this ends nothing else.
     pub fn join(self) -> Result<T, JoinError> {
         sched::checkpoint();
         self.0.join().map_err(JoinError::new)
@@ -240,26 +272,41 @@ impl<T> fmt::Debug for JoinHandle<T> {
     }
 }
 
-/// A goroutine ended by a panic.
-pub struct JoinError {
-    payload: Payload,
+/// Why a goroutine has no result.
+#[non_exhaustive]
+pub enum JoinError {
+    /// It panicked, with this.
+    Panic(Box<dyn std::any::Any + Send + 'static>),
+    /// It overflowed its stack, and [`Builder::on_stack_overflow`] said that this ends nothing else.
+    StackOverflow,
 }
 
 impl JoinError {
     pub(crate) fn new(payload: Payload) -> Self {
-        Self { payload }
+        if payload.is::<Overflowed>() {
+            Self::StackOverflow
+        } else {
+            Self::Panic(payload)
+        }
     }
 
     /// What the goroutine panicked with.
+    ///
+    /// # Panics
+    ///
+    /// If it did not panic: then with what did happen.
     #[must_use]
     pub fn into_panic(self) -> Box<dyn std::any::Any + Send + 'static> {
-        self.payload
+        match self {
+            Self::Panic(payload) => payload,
+            Self::StackOverflow => panic!("{self}"),
+        }
     }
 
     /// The panic's message, if it was a string, as that of `panic!` is.
     #[must_use]
     pub fn message(&self) -> Option<&str> {
-        let payload = &*self.payload;
+        let Self::Panic(payload) = self else { return None };
         payload
             .downcast_ref::<&str>()
             .copied()
@@ -269,15 +316,23 @@ impl JoinError {
 
 impl fmt::Debug for JoinError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("JoinError")
-            .field("message", &self.message())
-            .finish_non_exhaustive()
+        match self {
+            Self::Panic(_) => f
+                .debug_struct("Panic")
+                .field("message", &self.message())
+                .finish_non_exhaustive(),
+            Self::StackOverflow => f.write_str("StackOverflow"),
+        }
     }
 }
 
 impl fmt::Display for JoinError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.message() {
+            _ if matches!(self, Self::StackOverflow) => f.write_str(
+                "the goroutine overflowed its stack; raise its limit (Builder::max_stack, BATON_MAX_STACK), or look for a \
+                 recursion without end",
+            ),
             Some(message) => write!(f, "the goroutine panicked: {message}"),
             None => f.write_str("the goroutine panicked with something that is no text"),
         }
@@ -358,7 +413,7 @@ where
     }
     let main = Options {
         name: Some("main".into()),
-        max_stack: None,
+        ..Options::default()
     };
     // SAFETY: what the closure borrows outlives it, since this waits for its end. Its contract is that of `go!`.
     match unsafe { sched::spawn(f, Some(Box::new(main)), Kind::Migrating) }.join() {

@@ -53,6 +53,7 @@ pub mod debug;
 mod fatal;
 mod g;
 mod goroutine;
+mod lock;
 mod m;
 mod macros;
 mod metrics;
@@ -71,6 +72,7 @@ pub use baton_alloc::Alloc;
 pub use baton_macros::{main, test};
 pub use baton_stack::StackGrowth;
 pub use config::ConfigError;
+pub use g::OnStackOverflow;
 pub use goroutine::{
     Builder, Goroutine, JoinError, JoinHandle, Runtime, RuntimeBuilder, SpawnError, current, procs, run, spawn,
     spawn_migrating,

@@ -34,6 +34,7 @@ pub(crate) fn count(counter: &AtomicU64) {
 pub(crate) struct Counters {
     pub(crate) spawned: Counter,
     pub(crate) ended: Counter,
+    pub(crate) overflowed: Counter,
     pub(crate) switches: Counter,
     pub(crate) steals: Counter,
     pub(crate) steal_tries: Counter,
@@ -99,6 +100,8 @@ pub struct Metrics {
     pub stacks: u64,
     /// Stacks in the shared pools by class, now: 2 KiB, 4 KiB, 8 KiB and so on.
     pub free_stacks: Vec<u64>,
+    /// Goroutines that ended because their stack was full: each leaves a stack that is never used again.
+    pub stack_overflows: u64,
     /// Times that a stack was doubled in place.
     pub stack_doublings: u64,
     /// Times that a guard was hit, and the stack grew by it.
@@ -145,6 +148,7 @@ pub fn metrics() -> Metrics {
         stack_bytes: memory.stack_bytes as u64,
         stacks: stacks.carved as u64,
         free_stacks: stacks.free.iter().map(|&n| n as u64).collect(),
+        stack_overflows: sum(|c| &c.overflowed),
         stack_doublings: stacks.doublings,
         stack_traps: stacks.traps,
     }

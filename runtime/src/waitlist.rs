@@ -18,8 +18,8 @@
 //! 3. A party that may be woken by others than this list takes its node off again, under the lock, before it leaves its frame.
 //!    So a node whose claim failed is good for as long as the lock is held.
 
+use crate::lock::MutexGuard;
 use crate::park::{Event, WaitReason, Waiter};
-use parking_lot::MutexGuard;
 use std::{cell::Cell, ptr};
 
 /// One party on one list.

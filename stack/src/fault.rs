@@ -3,7 +3,8 @@
 //! ```text
 //!   SIGSEGV ─▶ this thread runs a goroutine?  ──no──▶ pass on
 //!              fault and stack pointer in its reservation, not far apart?  ──no──▶ pass on
-//!              above the bottom guard?  ──no──▶ report the overflow, abort
+//!              above the bottom guard?  ──no──▶ may only the goroutine end?  ──yes──▶ leave its stack for good
+//!                                                                           ──no───▶ report the overflow, abort
 //!              copystack::grow, return to the faulting instruction
 //! ```
 //!
@@ -14,6 +15,14 @@
 //! 2. It runs on the thread's alternate stack ([`AltStack`]) with all signals blocked, since the stack that it grows has
 //!    no room for it, and since nothing else may run between the fault and the growth.
 //! 3. It grows only the stack that its own thread runs on, by that stack's own pointer (`copystack::judge`).
+//!
+//! # Ending the goroutine alone
+//!
+//! The scheduler may say that an overflow ends nothing but the goroutine ([`set_on_overflow`]). Then the handler returns not
+//! to the faulting instruction but to a function of the scheduler's, on the thread's alternate stack, which is free as
+//! soon as the handler has returned, and that function switches away for ever. Nothing on the overflowed stack is dropped or
+//! used again. Not if it would leave something half done: a section of the latch, a lock of the allocator or one of the scheduler's that is open,
+//! or a handler of another signal that the goroutine was in (which shows in the signals that are blocked).
 //!
 //! # Passing on
 //!
@@ -30,13 +39,13 @@ use crate::{
     copystack::{self, Verdict},
     reservation::Desc,
     sys::{
-        context, process,
+        backtrace, context, process,
         process::PAGE,
         signal::{self, Altstack},
         stderr::Report,
     },
 };
-use baton_alloc::{Lock, current};
+use baton_alloc::{Lock, current, latch};
 use core::{
     ffi::{c_int, c_void},
     fmt::{self, Write as _},
@@ -60,6 +69,22 @@ pub type Describe = fn(owner: *const (), out: &mut dyn fmt::Write);
 /// Says how reports name the owner of a stack ([`Desc::set_owner`]).
 pub fn set_describe(describe: Describe) {
     DESCRIBE.store(describe as *mut (), Ordering::Release);
+}
+
+/// Where a goroutine goes on whose stack has overflowed: on another stack, which is small and the thread's own. It switches
+/// away from there and never comes back.
+pub type Leave = extern "C" fn() -> !;
+
+/// Says whether the overflow of a stack with this owner ends its goroutine alone, and how it leaves. Runs in a signal
+/// handler: it may not allocate, lock or panic.
+pub type OnOverflow = fn(owner: *const ()) -> Option<Leave>;
+
+/// An [`OnOverflow`], or null.
+static ON_OVERFLOW: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
+
+/// Says what an overflow does. Without this it ends the process.
+pub fn set_on_overflow(on_overflow: OnOverflow) {
+    ON_OVERFLOW.store(on_overflow as *mut (), Ordering::Release);
 }
 
 /// Installs the fault handler, once for the process; later calls do nothing. Threads that run goroutines need an
@@ -123,7 +148,7 @@ impl AltStack {
 unsafe extern "C" fn on_fault(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
     let errno = process::errno();
     // SAFETY: the kernel gives both, valid until the handler returns.
-    let (fault, machine) = unsafe { (&*info, &*context.cast::<libc::ucontext_t>()) };
+    let (fault, machine) = unsafe { (&*info, &mut *context.cast::<libc::ucontext_t>()) };
     if !on_goroutine(fault, machine) {
         // SAFETY: the arguments are what the kernel gave.
         unsafe { pass_on(signal, info, context) };
@@ -132,7 +157,7 @@ unsafe extern "C" fn on_fault(signal: c_int, info: *mut libc::siginfo_t, context
 }
 
 /// Deals with a fault of a goroutine's stack; `false` if it is something else.
-fn on_goroutine(info: &libc::siginfo_t, machine: &libc::ucontext_t) -> bool {
+fn on_goroutine(info: &libc::siginfo_t, machine: &mut libc::ucontext_t) -> bool {
     if info.si_code <= 0 {
         return false; // sent by somebody, not a fault
     }
@@ -156,9 +181,33 @@ fn on_goroutine(info: &libc::siginfo_t, machine: &libc::ucontext_t) -> bool {
         }
         // A bad pointer that no address goes with, close to the end of the stack by chance.
         Verdict::Overflow if address.is_none() && context::is_protection_fault(machine) => false,
-        Verdict::Overflow => report_overflow(desc, sp),
+        Verdict::Overflow => {
+            match way_out(m, desc, machine) {
+                Some((leave, stack)) => context::go_on_at(machine, leave, stack),
+                None => report_overflow(desc, sp),
+            }
+            true
+        }
         Verdict::NotOurs => false,
     }
+}
+
+/// How the goroutine on `desc` alone may end, and the stack for it; `None` if the process must.
+fn way_out(m: &latch::M, desc: &Desc, machine: &libc::ucontext_t) -> Option<(Leave, usize)> {
+    let on_overflow = ON_OVERFLOW.load(Ordering::Acquire);
+    if on_overflow.is_null()
+        || m.is_inside()
+        || m.holds_lock()
+        || m.locks.load(Ordering::Relaxed) != 0
+        || signal::is_in_handler(machine)
+    {
+        return None;
+    }
+    // SAFETY: not null, so it is what `set_on_overflow` stored.
+    let on_overflow = unsafe { mem::transmute::<*mut (), OnOverflow>(on_overflow) };
+    let leave = on_overflow(desc.owner())?;
+    let (bottom, size) = Altstack::current()?;
+    Some((leave, bottom as usize + size))
 }
 
 /// Does what would have been done without this handler.
@@ -221,13 +270,15 @@ fn report_overflow(desc: &Desc, sp: usize) -> ! {
         report,
         " has overflowed its stack: {} of {} bytes are used, and it needs more (stack [{:#x}, {:#x}), stack pointer \
          {sp:#x})\n  cure: if that depth is meant, raise the limit with Builder::max_stack(bytes), \
-         Runtime::builder().max_stack(bytes) or BATON_MAX_STACK=bytes; else look for a recursion without end",
+         Runtime::builder().max_stack(bytes) or BATON_MAX_STACK=bytes; else look for a recursion without end; \
+         Builder::on_stack_overflow(End) lets such a goroutine end alone\n  the innermost frames:",
         desc.base() - sp.max(desc.floor()),
         desc.spec().reservation(),
         desc.floor(),
         desc.base(),
     );
     drop(report);
+    backtrace::print(desc.range());
     process::abort()
 }
 

@@ -32,6 +32,8 @@
 //! 3. Before each switch to it: `M.stack` = [`Desc::as_word`]; after the switch back: null.
 //! 4. At each parking point, on the goroutine's stack: [`Desc::note_depth`].
 //!
+//! 5. If an overflow may end a goroutine alone: [`set_on_overflow`]. The [`Stack`] is then forgotten.
+//!
 //! # What remains dangerous
 //!
 //! The kernel does not trap: a system call whose buffer is the first touch of a guarded page gets `EFAULT`. Calls through
@@ -60,7 +62,7 @@ pub use class::{CLASSES, Class};
 pub use config::{Spec, StackGrowth, configure, growth};
 pub use copystack::HEADROOM;
 pub use error::StackError;
-pub use fault::{AltStack, Describe, install, set_describe};
+pub use fault::{AltStack, Describe, Leave, OnOverflow, install, set_describe, set_on_overflow};
 pub use pool::{acquire, release, release_batch, stats};
 pub use reservation::{DEFAULT_RESERVATION, Desc, MAX_RESERVATION, MIN_RESERVATION, Stack};
 pub use stackcache::{Batch, StackCache};

@@ -19,13 +19,13 @@
 //! simple.
 
 use super::error::{RecvTimeoutError, SendTimeoutError, TryRecvError, TrySendError};
+use crate::lock::{Mutex, MutexGuard};
 use crate::{
     park::{Event, WaitReason, Waiter},
     sched::checkpoint,
     time::{self, heap::NEVER},
     waitlist::{Node, WaitList},
 };
-use parking_lot::{Mutex, MutexGuard};
 use std::{
     collections::VecDeque,
     mem::MaybeUninit,

@@ -18,6 +18,7 @@
 //! | `blocking` | declared blocking calls |
 //! | `sysmon` | the monitor: handoff, missed timers, new Ms |
 //! | `os` | what the monitor asks the kernel about a thread |
+//! | `overflow` | goroutines that end because their stack is full |
 //! | `note` | what an M sleeps on |
 //!
 //! # Lock order
@@ -31,6 +32,7 @@ pub(crate) mod globrunq;
 mod idle;
 pub(crate) mod note;
 mod os;
+mod overflow;
 mod ready;
 pub(crate) mod runq;
 pub(crate) mod sysmon;
@@ -126,6 +128,7 @@ impl Sched {
         // SAFETY: the handler does nothing but store a flag. Should there be no memory for it, a forked child is not told.
         unsafe { libc::pthread_atfork(None, None, Some(in_forked_child)) };
         baton_stack::set_describe(fatal::describe);
+        baton_stack::set_on_overflow(overflow::on_overflow);
         if let Err(error) = baton_stack::install() {
             fatal::no_handler(&error);
         }

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     g::{G, Handle, Kind, Options},
+    lock,
     m::{self, M},
     p::Own,
     sched,
@@ -34,6 +35,7 @@ pub(crate) unsafe fn spawn<F, T>(start: F, options: Option<Box<Options>>, kind: 
 where
     F: FnOnce() -> T,
 {
+    lock::room();
     let g = G::create(start, options, kind);
     // SAFETY: made just now with these types, and this is the one handle.
     let handle = unsafe { Handle::new::<F>(g) };

@@ -1,11 +1,11 @@
 //! Waiting for a group of goroutines, in the shape of crossbeam's `WaitGroup`.
 
+use crate::lock::Mutex;
 use crate::{
     park::{Event, WaitReason},
     sched::checkpoint,
     waitlist::WaitList,
 };
-use parking_lot::Mutex;
 use std::{
     fmt,
     sync::{

@@ -4,8 +4,9 @@
 //! |---|---|
 //! | `pages` | what may be done to the pages of a reservation: guard, open, populate, give back, look |
 //! | `signal` | actions of signals, alternate stacks |
-//! | `context` | reading the stack pointer of an interrupted thread; one file per architecture |
+//! | `context` | the stack pointer of an interrupted thread, and where it goes on; one file per architecture |
 //! | `stderr` | a report in a fixed buffer, for places that may neither allocate nor lock |
+//! | `backtrace` | the innermost frames of the interrupted code, by name |
 //! | `process` | limits, the auxiliary vector, the environment, errno |
 //!
 //! # States of a page
@@ -26,6 +27,7 @@
 //!        └───────┘
 //! ```
 
+pub(crate) mod backtrace;
 pub(crate) mod context;
 pub(crate) mod pages;
 pub(crate) mod process;

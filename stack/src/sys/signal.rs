@@ -63,6 +63,26 @@ pub(crate) fn raise(signal: c_int) {
     unsafe { libc::raise(signal) };
 }
 
+/// The signals that report what an instruction did; no scheduler's thread blocks them.
+const SYNCHRONOUS: [c_int; 7] = [
+    libc::SIGSEGV,
+    libc::SIGBUS,
+    libc::SIGFPE,
+    libc::SIGILL,
+    libc::SIGTRAP,
+    libc::SIGABRT,
+    libc::SIGSYS,
+];
+
+/// Whether the interrupted code was the handler of such a signal: while one runs, its signal is blocked.
+pub(crate) fn is_in_handler(context: &libc::ucontext_t) -> bool {
+    let blocked = &raw const context.uc_sigmask;
+    // SAFETY: the set lives in the context.
+    SYNCHRONOUS
+        .iter()
+        .any(|&signal| unsafe { libc::sigismember(blocked, signal) } == 1)
+}
+
 /// A mapping that serves as alternate signal stack, with a guard page below it.
 #[derive(Debug)]
 pub(crate) struct Altstack {
