@@ -71,6 +71,8 @@ pub(crate) struct Pages {
     pub(crate) dirty: PageBits,
     /// How many pages are free.
     pub(crate) free: usize,
+    /// How many pages are free and dirty.
+    pub(crate) backed: usize,
     /// No page below this one is free.
     pub(crate) first: usize,
 }

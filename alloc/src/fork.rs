@@ -10,7 +10,7 @@
 //! lease. What the other threads' lists held is lost to the child; so is the P of a thread from which somebody was
 //! just about to take it: the mcentral serves that thread from then on.
 
-use crate::{fixalloc, lease, mcache, mcentral, mheap, sizeclass::Class, sys::thread};
+use crate::{fixalloc, lease, mcache, mcentral, mheap, scavenge, sizeclass::Class, sys::thread};
 
 /// Has the handlers run at each fork. Called once.
 pub(crate) fn install() {
@@ -21,6 +21,7 @@ pub(crate) fn install() {
 unsafe extern "C" fn prepare() {
     let (leases, lease_records) = lease::guards();
     let (mheap, spans) = mheap::guards();
+    scavenge::guard().lock_for_fork();
     leases.lock_for_fork();
     for class in Class::all() {
         mcentral::guard(class).lock_for_fork();
@@ -41,6 +42,8 @@ unsafe extern "C" fn child() {
     // SAFETY: `prepare` took the locks on this thread, the only one that there is.
     unsafe {
         lease::after_fork();
+        mheap::after_fork();
+        scavenge::after_fork();
         unlock();
     }
 }
@@ -62,6 +65,7 @@ unsafe fn unlock() {
             mcentral::guard(class).unlock();
         }
         leases.unlock();
+        scavenge::guard().unlock();
     }
 }
 

@@ -1,7 +1,7 @@
 //! Data behind a lock of the allocator, and the order of those locks.
 //!
 //! ```text
-//!   P.lock  <  lease  <  mcentral (one class at a time)  <  mheap  <  fixalloc  <  persist
+//!   trim  <  P.lock  <  lease  <  mcentral (one class at a time)  <  mheap  <  fixalloc  <  persist
 //! ```
 //!
 //! A thread takes locks from left to right only. Each M notes which ranks its thread holds, one bit a rank: debug builds
@@ -18,6 +18,7 @@ use core::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Rank {
+    Trim,
     Lease,
     Mcentral,
     Mheap,

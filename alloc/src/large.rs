@@ -26,6 +26,7 @@ use crate::{
     current, lease, malloc,
     mheap::{self, Large},
     mspan::Span,
+    scavenge,
     sizeclass::PAGE,
 };
 use core::{
@@ -187,6 +188,10 @@ impl LargeCache {
             let granted = GRANTS_LEFT.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(want));
             if granted.is_ok() {
                 self.limit.set(self.limit.get() + want);
+                if self.limit.get() >= MOST / 2 {
+                    // So much is worth a look from time to time whether it is used.
+                    scavenge::note_work();
+                }
             }
         }
         span
@@ -296,7 +301,9 @@ fn alloc_slow(layout: Layout, pages: usize) -> Option<Large> {
         }
     }
     malloc::check_unlocked();
-    mheap::alloc_large(pages, align)
+    let large = mheap::alloc_large(pages, align);
+    scavenge::nudge();
+    large
 }
 
 /// Frees a large object.

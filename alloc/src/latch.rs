@@ -252,6 +252,7 @@ impl M {
             }
             p.m.store(ptr::from_ref(self).cast_mut(), Ordering::Relaxed);
             self.home.store(ptr::from_ref(p).cast_mut(), Ordering::Relaxed);
+            p.note_carrier();
             self.p.store(ptr::from_ref(p).cast_mut(), Ordering::Release);
             true
         })
@@ -368,7 +369,30 @@ impl P {
     pub unsafe fn replace_cache(&self, cache: *mut Mcache) -> *mut Mcache {
         let old = self.cache.load(Ordering::Relaxed);
         self.cache.store(cache, Ordering::Relaxed);
+        self.note_carrier();
         old
+    }
+
+    /// Tells the cache that this P carries it.
+    fn note_carrier(&self) {
+        #[cfg(not(baton_loom))]
+        // SAFETY: the cache is null in tests, or an mcache; those are never freed.
+        if let Some(cache) = unsafe { self.cache().as_ref() } {
+            cache.set_carrier(self);
+        }
+    }
+
+    /// Runs `f`, as the owner of this P, if no M runs it; who wants to bind it waits meanwhile. `None`, and `f` did not
+    /// run, if one does, or if somebody has the lock.
+    #[cfg(not(baton_loom))]
+    pub(crate) fn while_idle<R>(&self, f: impl FnOnce(&Self) -> R) -> Option<R> {
+        if !self.lock.try_lock() {
+            return None;
+        }
+        let result = (self.m.load(Ordering::Relaxed) == NONE).then(|| f(self));
+        // SAFETY: taken above.
+        unsafe { self.lock.unlock() };
+        result
     }
 
     /// Whether an M runs this P at present: a guess.

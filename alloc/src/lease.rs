@@ -210,6 +210,7 @@ impl Leases {
     fn start(&mut self) -> Option<ExitKey> {
         if self.key.is_none() {
             latch::init_mode();
+            crate::scavenge::init();
             self.key = ExitKey::new(at_exit);
             crate::fork::install();
         }

@@ -27,8 +27,8 @@
 //!
 //! **The way up, `free`.** The `Layout` gives the class here as well, so the object goes onto the list of the freeing
 //! thread's own cache, wherever it came from. Two full lists: one goes back to the mcentral, object by object into their
-//! spans. A span with all objects in goes back to the mheap; runs of 1 MiB and more give their physical pages back at
-//! once.
+//! spans. A span with all objects in goes back to the mheap, and about a second later, if nobody needs its pages, the
+//! [`scavenge`]r gives what is behind them back to the kernel.
 //!
 //! **Who has no P.** Each thread gets a *lease* at its first allocation ([`lease`]): an M, and a private P with an mcache.
 //! Threads of the scheduler give it back when they bind a processor, and take it again when the processor is taken from
@@ -38,7 +38,7 @@
 //! **Locks** are taken in this order, and never one of the same rank under another:
 //!
 //! ```text
-//!   P.lock < lease < mcentral (one class at a time) < mheap < fixalloc < persist
+//!   trim < P.lock < lease < mcentral (one class at a time) < mheap < fixalloc < persist
 //! ```
 //!
 //! The allocator uses nothing that allocates: no thread-locals of std, no parking_lot. A thread finds its M in a word of
@@ -53,6 +53,7 @@
 //! | `sizeclass` | the table of classes, computed at compile time |
 //! | [`mcache`], `chain`, `mcentral`, `mspan`, [`mheap`] | the levels, and the lists that go between the first two |
 //! | `pagealloc`, `pagebits`, `arena` | runs of pages, from bitmaps; from an address to its span |
+//! | [`scavenge`] | physical pages go back to the kernel: the background thread, the memory limit |
 //! | `fixalloc` | metadata: type-stable records outside the arenas |
 //! | `guarded`, `fork` | data behind a lock, the order of locks, and what fork does about them |
 //! | `stats`, `snapshot` | what the heap holds; a picture of a cache |
@@ -98,6 +99,8 @@ mod pagealloc;
 mod pagebits;
 #[cfg(all(test, not(baton_loom)))]
 mod rng;
+#[cfg(not(baton_loom))]
+pub mod scavenge;
 #[cfg(not(baton_loom))]
 mod sizeclass;
 #[cfg(not(baton_loom))]

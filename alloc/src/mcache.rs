@@ -36,6 +36,7 @@ use crate::{
     fixalloc::Fixalloc,
     guarded::Guarded,
     large::LargeCache,
+    latch::P,
     mcentral, mheap,
     sizeclass::{CLASSES, Class, PAGE},
 };
@@ -83,6 +84,10 @@ pub struct Mcache {
     flushes: AtomicU64,
     /// Bytes that the lists hold when all are full.
     promised: Cell<usize>,
+    /// The P that bound this cache last. Written by whoever binds it, read by the scavenger, which makes sure.
+    carrier: AtomicPtr<P>,
+    /// What the scavenger saw when it looked last.
+    seen: AtomicU64,
     /// The cache made before this one; constant.
     older: *mut Mcache,
 }
@@ -208,6 +213,8 @@ impl Mcache {
             large: LargeCache::new(),
             refills: AtomicU64::new(0),
             flushes: AtomicU64::new(0),
+            carrier: AtomicPtr::new(ptr::null_mut()),
+            seen: AtomicU64::new(0),
             promised: Cell::new(Class::all().map(|c| 2 * first_half(c) as usize * c.size()).sum()),
             older,
         }
@@ -372,6 +379,32 @@ impl Mcache {
             // SAFETY: the spans were the cache's, and are in it no more.
             unsafe { mheap::free_cached(large) };
         }
+    }
+
+    /// The P that bound this cache last.
+    pub(crate) fn carrier(&self) -> Option<&'static P> {
+        // SAFETY: it is null or a P, and Ps are never freed.
+        unsafe { self.carrier.load(Acquire).as_ref() }
+    }
+
+    /// Notes who binds this cache.
+    pub(crate) fn set_carrier(&self, p: &P) {
+        self.carrier.store(ptr::from_ref(p).cast_mut(), Release);
+    }
+
+    /// Whether nothing was allocated from this cache or freed to it since the last call, the scavenger's.
+    pub(crate) fn is_unused(&self) -> bool {
+        let (allocs, frees) = self.totals();
+        let large = self.large.counts();
+        let now = [frees, large.allocs, large.frees]
+            .into_iter()
+            .fold(allocs, u64::wrapping_add);
+        self.seen.swap(now, Relaxed) == now
+    }
+
+    /// Whether there is nothing in this cache, by the counters.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.large.counts().pages == 0 && Class::all().all(|class| self.len(class) == 0)
     }
 
     /// What this cache counted.

@@ -10,9 +10,9 @@
 //! A *manual span* is a run of pages for a layer above (the stacks), which keeps track of it itself: it has no `Span`, so
 //! nothing in it can be freed as an object.
 //!
-//! **Physical pages** of a freed run go back to the kernel at once if the run is 1 MiB or longer, and stay with the heap,
-//! ready for the next span, if it is shorter. (A call to the kernel and the page faults that follow cost less than
-//! writing to a mebibyte does.) What went back reads as zero when it is handed out again, and the heap knows it.
+//! **Physical pages** of a freed run stay with the heap, ready for the next span, until the scavenger takes them
+//! (`scavenge`). Without a scavenger, and in stack arenas, those of a run of 1 MiB or longer go back at once. What
+//! went back reads as zero when it is handed out again, and the heap knows it.
 
 use crate::{
     arena::{self, ArenaKind},
@@ -20,20 +20,34 @@ use crate::{
     guarded::{Guarded, Rank},
     large::Spans,
     mspan::Span,
-    pagealloc::{Hints, PageAlloc},
+    pagealloc::{Backed, Hints, PageAlloc},
+    scavenge,
     sizeclass::{Class, PAGE},
     sys::{die::die, mem},
 };
 use core::ptr::{self, NonNull};
 
-/// Runs of this many pages and more give their physical pages back as soon as they are freed.
+pub(crate) use crate::pagealloc::Goal;
+
+/// Runs of this many pages and more give their physical pages back as soon as they are freed, if nobody does it later.
 const DISCARD: usize = (1 << 20) / PAGE;
+
+/// Whether a run of object pages gives its physical pages back as soon as it is freed.
+fn discards(pages: usize) -> bool {
+    pages >= DISCARD && !scavenge::enabled()
+}
 
 /// What the lock guards.
 pub(crate) struct Mheap {
     objects: PageAlloc,
     stacks: PageAlloc,
     pub(crate) counts: Counts,
+    /// The most pages of objects that were in use at a time since the scavenger looked last.
+    peak: usize,
+    /// The scavenger is asked for when more free pages than this are backed.
+    wake_at: usize,
+    /// The scavenger is told that memory is short when the heap is larger than this, in pages.
+    press_at: usize,
 }
 
 /// Pages and large objects, for the statistics.
@@ -67,6 +81,9 @@ static MHEAP: Guarded<Mheap> = Guarded::new(
             large_allocs: 0,
             large_frees: 0,
         },
+        peak: 0,
+        wake_at: scavenge::START,
+        press_at: 0,
     },
 );
 
@@ -103,6 +120,7 @@ impl Mheap {
             unsafe { SPANS.free(record) };
             return None;
         };
+        self.peak = self.peak.max(self.objects.in_use());
         // SAFETY: the record is large enough and ours.
         unsafe { record.write(Span::new(run.base, pages, class)) };
         let base = run.base.addr().get();
@@ -130,13 +148,42 @@ impl Mheap {
         }
         // SAFETY: it came from `SPANS`, and the map leads to it no more.
         unsafe { SPANS.free(NonNull::from(span)) };
+        self.note_backed();
     }
+
+    /// Asks for the scavenger if there is enough for it to do.
+    fn note_backed(&self) {
+        if self.objects.backed() + self.stacks.backed() > self.wake_at {
+            scavenge::note_work();
+        }
+    }
+
+    /// How many pages the heap has too many, if it may have `limit`, and can give back.
+    fn over(&mut self, limit: usize) -> usize {
+        let total = self.objects.in_use() + self.objects.backed();
+        let over = total.saturating_sub(limit);
+        if over > 0 && total > self.press_at {
+            self.press_at = total + limit / 32;
+            scavenge::note_work();
+        }
+        over.min(self.objects.backed())
+    }
+}
+
+/// Runs `f` on the heap, and afterwards gives pages back if that made the heap larger than it may be.
+fn within_limit<R>(f: impl FnOnce(&mut Mheap) -> R) -> R {
+    let limit = scavenge::limit_pages();
+    let (result, over) = MHEAP.with(|heap| (f(heap), heap.over(limit)));
+    if over > 0 {
+        scavenge::relieve(over);
+    }
+    result
 }
 
 /// A span for objects of `class`. `None`: out of memory.
 pub(crate) fn alloc_span(class: Class) -> Option<&'static Span> {
     let pages = class.info().pages.into();
-    MHEAP.with(|heap| {
+    within_limit(|heap| {
         let (span, _zeroed) = heap.span(pages, 1, Some(class), pages)?;
         heap.counts.small_pages += pages;
         Some(span)
@@ -154,11 +201,12 @@ pub(crate) unsafe fn free_span(span: &'static Span) {
         heap.counts.small_pages -= pages;
         heap.free_span(span, pages, false);
     });
+    scavenge::nudge();
 }
 
 /// A large object of `pages` pages at a multiple of `align` pages. `None`: out of memory.
 pub(crate) fn alloc_large(pages: usize, align: usize) -> Option<Large> {
-    MHEAP.with(|heap| {
+    within_limit(|heap| {
         let (span, zeroed) = heap.span(pages, align, None, 1)?;
         heap.counts.large_pages += pages;
         heap.counts.large_allocs += 1;
@@ -225,12 +273,13 @@ unsafe fn free_one(span: &'static Span, objects: u64) {
     let pages = span.pages();
     // Outside the lock: nobody else can use these pages yet.
     // SAFETY: the pages are the caller's, who is done with them.
-    let fresh = pages >= DISCARD && unsafe { mem::discard(span.base(), pages * PAGE) };
+    let fresh = discards(pages) && unsafe { mem::discard(span.base(), pages * PAGE) };
     MHEAP.with(|heap| {
         heap.counts.large_pages -= pages;
         heap.counts.large_frees += objects;
         heap.free_span(span, 1, fresh);
     });
+    scavenge::nudge();
 }
 
 /// Makes a large object `pages` pages long without moving it: always possible to make it shorter; longer if the pages
@@ -247,11 +296,12 @@ pub(crate) unsafe fn resize_large(object: NonNull<u8>, pages: usize) -> bool {
         return true;
     }
     if pages > before {
-        return MHEAP.with(|heap| {
+        return within_limit(|heap| {
             let extended = heap.objects.extend(object, before, pages);
             if extended {
                 span.set_pages(pages);
                 heap.counts.large_pages += pages - before;
+                heap.peak = heap.peak.max(heap.objects.in_use());
             }
             extended
         });
@@ -260,12 +310,13 @@ pub(crate) unsafe fn resize_large(object: NonNull<u8>, pages: usize) -> bool {
     // SAFETY: the object is `before` pages long, and the caller needs the rest of it no more.
     let tail = unsafe { object.add(pages * PAGE) };
     // SAFETY: as above.
-    let fresh = rest >= DISCARD && unsafe { mem::discard(tail, rest * PAGE) };
+    let fresh = discards(rest) && unsafe { mem::discard(tail, rest * PAGE) };
     MHEAP.with(|heap| {
         span.set_pages(pages);
         heap.counts.large_pages -= rest;
         let freed = heap.objects.free(tail, rest, fresh);
         debug_assert!(freed, "the tail of a large object was free");
+        heap.note_backed();
     });
     true
 }
@@ -307,6 +358,63 @@ pub unsafe fn free_manual(base: NonNull<u8>, npages: usize, kind: ArenaKind) {
         }
         *count -= npages;
     });
+}
+
+/// How many pages the heap has too many, if it may have `limit`.
+pub(crate) fn over(limit: usize) -> usize {
+    MHEAP.with(|heap| (heap.objects.in_use() + heap.objects.backed()).saturating_sub(limit))
+}
+
+/// How many free pages are backed that need not be, if `goal` pages may be in use or backed.
+pub(crate) fn excess(goal: usize) -> usize {
+    MHEAP.with(|heap| {
+        let total = heap.objects.in_use() + heap.objects.backed();
+        total.saturating_sub(goal).min(heap.objects.backed()) + heap.stacks.backed()
+    })
+}
+
+/// The most pages of objects that were in use at a time since the last call.
+pub(crate) fn take_peak() -> usize {
+    MHEAP.with(|heap| {
+        heap.press_at = 0;
+        core::mem::replace(&mut heap.peak, heap.objects.in_use())
+    })
+}
+
+/// Notes that the scavenger runs, or that it ended: then it is asked for when there is a good deal more to do.
+pub(crate) fn scavenger_runs(runs: bool) {
+    MHEAP.with(|heap| {
+        let backed = heap.objects.backed() + heap.stacks.backed();
+        heap.wake_at = if runs { usize::MAX } else { backed + scavenge::START };
+    });
+}
+
+/// In the child of a fork, which has no scavenger.
+///
+/// # Safety
+///
+/// The caller holds the lock.
+pub(crate) unsafe fn after_fork() {
+    // SAFETY: as the caller promised.
+    unsafe { MHEAP.assume_locked() }.wake_at = scavenge::START;
+}
+
+/// Takes free pages that may be backed, of which nobody else knows until [`give_unbacked`].
+pub(crate) fn take_backed(kind: ArenaKind, goal: Goal, most: usize) -> Option<Backed> {
+    MHEAP.with(|heap| heap.of(kind).0.take_backed(goal, most))
+}
+
+/// Gives the pages back to the heap; `fresh` says that the kernel has taken what was behind them.
+pub(crate) fn give_unbacked(kind: ArenaKind, run: Backed, fresh: bool) {
+    MHEAP.with(|heap| {
+        let freed = heap.of(kind).0.free(run.base, run.pages, fresh);
+        debug_assert!(freed, "pages were freed while the scavenger had them");
+    });
+}
+
+/// How many free pages may be backed.
+pub(crate) fn backed() -> usize {
+    MHEAP.with(|heap| heap.objects.backed() + heap.stacks.backed())
 }
 
 /// The counts, and the number of arenas of objects and of stacks.

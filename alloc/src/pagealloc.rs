@@ -18,6 +18,8 @@
 //! 2. No run of free pages of an arena is longer than its hint.
 //! 3. `pages.free` is the number of clear bits in `pages.in_use`, and no page below `pages.first` is clear.
 //! 4. A page that is not in `pages.dirty` reads as zero.
+//! 5. `pages.backed` counts the pages that are free and dirty, and `backed` is the sum of that over all arenas. Those are
+//!    the ones that the scavenger can give back to the kernel. `in_use` counts the pages that are not free.
 
 use crate::{
     arena::{self, ARENA, Arena, ArenaKind, SLOTS},
@@ -56,7 +58,29 @@ pub(crate) struct PageAlloc {
     /// All arenas lie in these slots.
     slots: Range<usize>,
     arenas: usize,
+    in_use: usize,
+    backed: usize,
 }
+
+/// A run of free pages that was taken to be given back to the kernel.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Backed {
+    pub(crate) base: NonNull<u8>,
+    pub(crate) pages: usize,
+    /// How many of them may have physical pages behind them.
+    pub(crate) backed: usize,
+}
+
+/// Which free pages to look for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Goal {
+    /// Whole blocks of 2 MiB, which may be huge pages.
+    HugePages,
+    Anything,
+}
+
+/// Pages of the heap in a huge page.
+const HUGE: usize = (2 << 20) / PAGE;
 
 /// A run of pages.
 #[derive(Clone, Copy, Debug)]
@@ -73,7 +97,52 @@ impl PageAlloc {
             hints,
             slots: 0..0,
             arenas: 0,
+            in_use: 0,
+            backed: 0,
         }
+    }
+
+    /// How many pages are out.
+    pub(crate) fn in_use(&self) -> usize {
+        self.in_use
+    }
+
+    /// How many free pages may have physical pages behind them.
+    pub(crate) fn backed(&self) -> usize {
+        self.backed
+    }
+
+    /// Takes free pages that may be backed, those with the highest addresses: about `most` at most, but a whole huge page
+    /// if that is asked for. They are out until they are freed.
+    pub(crate) fn take_backed(&mut self, goal: Goal, most: usize) -> Option<Backed> {
+        if self.backed == 0 {
+            return None;
+        }
+        for slot in self.slots.clone().rev() {
+            if self.hints.get(slot) == 0 {
+                continue;
+            }
+            let Some(arena) = arena::at(slot) else { continue };
+            // SAFETY: under the mheap lock.
+            let pages = unsafe { arena.pages() };
+            if pages.backed == 0 {
+                continue;
+            }
+            let found = match goal {
+                Goal::HugePages => pages.dirty.last_block(&pages.in_use, HUGE).map(|start| (start, HUGE)),
+                Goal::Anything => pages.dirty.last_run(&pages.in_use, most),
+            };
+            if let Some((start, len)) = found {
+                let backed = pages.dirty.count(start, len);
+                let _zeroed = self.mark(slot * ARENA + start * PAGE, len);
+                return Some(Backed {
+                    base: arena.page(start),
+                    pages: len,
+                    backed,
+                });
+            }
+        }
+        None
     }
 
     /// The number of arenas.
@@ -147,8 +216,12 @@ impl PageAlloc {
             let pages = unsafe { arena.pages() };
             let taken = pages.in_use.insert(start, n);
             debug_assert!(taken, "a page was handed out twice");
+            let backed = pages.dirty.count(start, n);
+            pages.backed -= backed;
+            self.backed -= backed;
             zeroed &= pages.dirty.insert(start, n);
             pages.free -= n;
+            self.in_use += n;
         }
         zeroed
     }
@@ -180,8 +253,12 @@ impl PageAlloc {
             }
             if fresh {
                 let _dirty = pages.dirty.remove(start, n);
+            } else {
+                pages.backed += n;
+                self.backed += n;
             }
             pages.free += n;
+            self.in_use -= n;
             pages.first = pages.first.min(start);
             let run = pages.in_use.run_around(start, n);
             self.hints.set(slot, self.hints.get(slot).max(run));
@@ -250,7 +327,7 @@ mod tests {
 
     /// Checks every arena against the model, and invariants 1 to 3.
     fn check(pa: &PageAlloc, model: &Model) {
-        let mut found = 0;
+        let (mut found, mut in_use, mut backed) = (0, 0, 0);
         for slot in 0..SLOTS {
             let hint = pa.hints.get(slot);
             if !pa.slots.contains(&slot) {
@@ -265,6 +342,9 @@ mod tests {
             let pages = unsafe { arena.pages() };
             let free = (0..PAGES).filter(|&i| pages.in_use.is_clear(i, 1)).count();
             assert_eq!(pages.free, free);
+            let dirty = (0..PAGES).filter(|&i| pages.in_use.is_clear(i, 1) && !pages.dirty.is_clear(i, 1));
+            assert_eq!(pages.backed, dirty.count());
+            (in_use, backed) = (in_use + PAGES - free, backed + pages.backed);
             assert!(pages.in_use.first_clear(0) >= pages.first);
             match pages.in_use.search(0, PAGES, 1) {
                 Search::Found(_) => assert_eq!(hint, PAGES),
@@ -272,6 +352,8 @@ mod tests {
             }
         }
         assert!(found <= pa.arenas);
+        assert!(in_use <= pa.in_use && backed == pa.backed);
+        assert_eq!(pa.in_use, model.values().sum::<usize>());
         for (&start, &len) in model {
             for (slot, at, n) in arena::pieces(start * PAGE, len) {
                 // SAFETY: the arena is this test's own.
@@ -399,6 +481,40 @@ mod tests {
         assert!(!b.zeroed, "two pages of it were out once");
         assert!(pa.free(b.base, 4, true));
         assert!(pa.alloc(4, 1).unwrap().zeroed, "given back as fresh");
+    }
+
+    #[test]
+    fn what_is_backed_is_found_from_the_top() {
+        static HINTS: Hints = Hints::new();
+        let mut pa = PageAlloc::new(ArenaKind::Object, &HINTS);
+        assert!(pa.take_backed(Goal::Anything, 100).is_none());
+        let run = pa.alloc(2 * PAGES, 1).unwrap();
+        let at = |index: usize| run.base.map_addr(|a| a.checked_add(index * PAGE).unwrap());
+        assert!(pa.take_backed(Goal::Anything, 100).is_none(), "nothing is free");
+        for (start, len) in [(3, 10), (2 * HUGE - 1, HUGE + 2), (PAGES + 7, 300)] {
+            assert!(pa.free(at(start), len, false));
+        }
+        // One whole block of 2 MiB, in the midst of a longer run.
+        let huge = pa.take_backed(Goal::HugePages, 1).unwrap();
+        assert_eq!((huge.base, huge.pages, huge.backed), (at(2 * HUGE), HUGE, HUGE));
+        assert!(pa.take_backed(Goal::HugePages, 1).is_none());
+        assert!(pa.free(huge.base, huge.pages, true));
+        // From the highest address down.
+        let mut found = Vec::new();
+        while let Some(run) = pa.take_backed(Goal::Anything, 200) {
+            assert_eq!(run.pages, run.backed);
+            found.push((run.base, run.pages));
+            assert!(pa.free(run.base, run.pages, true));
+        }
+        let expected = [
+            (PAGES + 107, 200),
+            (PAGES + 7, 100),
+            (3 * HUGE, 1),
+            (2 * HUGE - 1, 1),
+            (3, 10),
+        ];
+        assert_eq!(found, expected.map(|(start, len)| (at(start), len)));
+        assert_eq!(pa.backed(), 0);
     }
 
     #[test]

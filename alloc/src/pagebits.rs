@@ -60,6 +60,41 @@ impl PageBits {
         missing == 0
     }
 
+    /// How many of `len` pages from `start` on are in the set.
+    pub(crate) fn count(&self, start: usize, len: usize) -> usize {
+        masks(start, len)
+            .map(|(word, mask)| (self.words[word] & mask).count_ones() as usize)
+            .sum()
+    }
+
+    /// The highest run of pages that are in `self` and not in `not`, or its upper `most` pages if it is longer: start and
+    /// length.
+    pub(crate) fn last_run(&self, not: &Self, most: usize) -> Option<(usize, usize)> {
+        let bits = |word: usize| self.words[word] & !not.words[word];
+        let word = (0..WORDS).rev().find(|&word| bits(word) != 0)?;
+        let end = word * 64 + bits(word).ilog2() as usize + 1;
+        let mut start = end;
+        while start > 0 && end - start < most {
+            // The bits below `start` in its word, moved to the top, so that the nearest page is the highest bit.
+            let below = if start.is_multiple_of(64) { 64 } else { start % 64 };
+            let run = (bits((start - 1) / 64) << (64 - below)).leading_ones() as usize;
+            start -= run.min(below);
+            if run < below {
+                break;
+            }
+        }
+        let start = start.max(end.saturating_sub(most));
+        Some((start, end - start))
+    }
+
+    /// The highest aligned block of `len` pages (a multiple of 64) of which none is in `not`, and some are in `self`.
+    pub(crate) fn last_block(&self, not: &Self, len: usize) -> Option<usize> {
+        (0..PAGES / len)
+            .rev()
+            .map(|block| block * len)
+            .find(|&start| not.is_clear(start, len) && !self.is_clear(start, len))
+    }
+
     /// Whether none of `len` pages from `start` on is in the set.
     pub(crate) fn is_clear(&self, start: usize, len: usize) -> bool {
         masks(start, len).all(|(word, mask)| self.words[word] & mask == 0)
@@ -172,6 +207,46 @@ mod tests {
                     (from..PAGES).find(|&i| !used[i]).unwrap_or(PAGES)
                 );
             }
+        }
+    }
+
+    #[test]
+    fn the_last_run_and_block_agree_with_a_model() {
+        let mut rng = Rng::new(12);
+        for round in 0..60 {
+            let (mut dirty, mut used) = (PageBits::new(), PageBits::new());
+            let mut model = [false; PAGES];
+            let mut model_used = [false; PAGES];
+            let longest = [3, 100, 2000][round % 3];
+            for _ in 0..[200, 40, 6][round % 3] {
+                let len = 1 + rng.below(longest);
+                let start = rng.below(PAGES - len);
+                let (bits, model) = match rng.below(2) {
+                    0 => (&mut dirty, &mut model),
+                    _ => (&mut used, &mut model_used),
+                };
+                let _overlaps = bits.insert(start, len);
+                model[start..start + len].fill(true);
+            }
+            let wanted: Vec<bool> = (0..PAGES).map(|i| model[i] && !model_used[i]).collect();
+            for most in [1, 5, 64, 500, PAGES] {
+                let found = dirty.last_run(&used, most);
+                let naive = wanted.iter().rposition(|&w| w).map(|last| {
+                    let len = wanted[..=last].iter().rev().take_while(|&&w| w).count().min(most);
+                    (last + 1 - len, len)
+                });
+                assert_eq!(found, naive);
+            }
+            let block = (0..PAGES / 256).rev().map(|b| b * 256).find(|&b| {
+                let pages = b..b + 256;
+                pages.clone().all(|i| !model_used[i]) && pages.clone().any(|i| model[i])
+            });
+            assert_eq!(dirty.last_block(&used, 256), block);
+            let (start, len) = (rng.below(PAGES / 2), 1 + rng.below(PAGES / 2));
+            assert_eq!(
+                dirty.count(start, len),
+                (start..start + len).filter(|&i| model[i]).count()
+            );
         }
     }
 

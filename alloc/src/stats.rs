@@ -4,7 +4,7 @@
 //! for a moment, and together they are exact only when nobody allocates.
 
 use crate::{
-    fixalloc, lease, mcache, mcentral, mheap,
+    fixalloc, lease, mcache, mcentral, mheap, scavenge,
     sizeclass::{Class, PAGE},
     sys::mem,
 };
@@ -31,6 +31,10 @@ pub struct Stats {
     pub manual_bytes: usize,
     /// Bytes in manual spans of stack arenas.
     pub stack_bytes: usize,
+    /// Bytes of free pages that may still have memory behind them: what the scavenger can give back.
+    pub free_bytes: usize,
+    /// Bytes of pages that the scavenger, the memory limit and `release_free` have given back since the start.
+    pub released_bytes: usize,
     /// Bytes of small objects that are with the program.
     pub small_live_bytes: usize,
     /// Bytes of free small objects on the lists of mcaches.
@@ -77,6 +81,8 @@ pub fn stats() -> Stats {
         large_bytes: heap.large_pages * PAGE,
         manual_bytes: heap.manual_pages * PAGE,
         stack_bytes: heap.stack_pages * PAGE,
+        free_bytes: mheap::backed() * PAGE,
+        released_bytes: scavenge::released(),
         large_allocs: heap.large_allocs,
         large_frees: heap.large_frees,
         leases,

@@ -115,6 +115,24 @@ pub(crate) unsafe fn discard(base: NonNull<u8>, len: usize) -> bool {
     errno::kept(|| unsafe { libc::madvise(base.as_ptr().cast(), len, libc::MADV_DONTNEED) == 0 })
 }
 
+/// Bytes of physical memory that the process takes, if /proc tells.
+pub(crate) fn resident() -> Option<usize> {
+    let mut text = [0_u8; 128];
+    // SAFETY: the path is a C string, and the buffer is as long as it is said to be.
+    let len = errno::kept(|| unsafe {
+        let file = libc::open(c"/proc/self/statm".as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC);
+        if file < 0 {
+            return -1;
+        }
+        let len = libc::read(file, text.as_mut_ptr().cast(), text.len());
+        libc::close(file);
+        len
+    });
+    let text = core::str::from_utf8(text.get(..usize::try_from(len).ok()?)?).ok()?;
+    let pages: usize = text.split(' ').nth(1)?.parse().ok()?;
+    pages.checked_mul(OS_PAGE)
+}
+
 /// Asks the kernel never to back the range with huge pages. It may refuse, where it knows none; then there are none.
 ///
 /// # Safety

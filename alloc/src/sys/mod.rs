@@ -2,6 +2,7 @@
 //!
 //! | file | contract |
 //! |---|---|
+//! | `clock`, `env` | the time; settings |
 //! | `die` | the last words of the process: formatted on the stack, written, abort; never allocates |
 //! | `errno` | a system call of the allocator leaves the thread's `errno` as it was |
 //! | `futex` | wait for a word to change, wake its waiters; never allocates |
@@ -10,7 +11,11 @@
 //! | `thread` | who this thread is, whether another is dead, what runs when it ends, signals held off, fork |
 
 #[cfg(not(baton_loom))]
+pub(crate) mod clock;
+#[cfg(not(baton_loom))]
 pub(crate) mod die;
+#[cfg(not(baton_loom))]
+pub(crate) mod env;
 #[cfg(not(baton_loom))]
 pub(crate) mod errno;
 #[cfg(not(baton_loom))]

@@ -1,7 +1,12 @@
 //! Threads, as far as the allocator needs them: none of this allocates from Baton's heap.
 
 use super::errno;
-use core::{ffi::c_void, mem::MaybeUninit, ptr};
+use core::{
+    ffi::{CStr, c_void},
+    mem::MaybeUninit,
+    ptr,
+    time::Duration,
+};
 
 /// The kernel's number of the calling thread.
 pub(crate) fn id() -> i32 {
@@ -50,6 +55,60 @@ impl ExitKey {
         // SAFETY: the key was made by `new` and never deleted.
         unsafe { libc::pthread_setspecific(self.0, word) };
     }
+}
+
+/// A thread of the allocator's own: a name of at most 15 bytes, and what it runs.
+#[derive(Debug)]
+pub(crate) struct Task {
+    pub(crate) name: &'static CStr,
+    pub(crate) run: fn(),
+}
+
+/// Starts a thread that nobody joins, with all signals blocked. `false`: the system has none to give.
+pub(crate) fn spawn(task: &'static Task) -> bool {
+    /// Enough for the C library's part, a signal frame and a few calls.
+    const STACK: usize = 256 << 10;
+
+    extern "C" fn main(task: *mut c_void) -> *mut c_void {
+        // SAFETY: `spawn` passed a `Task` that lives for ever.
+        let task: &'static Task = unsafe { &*task.cast::<Task>().cast_const() };
+        // SAFETY: the name is a C string; the call copies it.
+        unsafe { libc::prctl(libc::PR_SET_NAME, task.name.as_ptr()) };
+        (task.run)();
+        ptr::null_mut()
+    }
+
+    let mut attributes = MaybeUninit::<libc::pthread_attr_t>::uninit();
+    let mut thread = MaybeUninit::<libc::pthread_t>::uninit();
+    // The thread inherits the signals that are held off while it is made.
+    errno::kept(|| {
+        without_signals(|| {
+            // SAFETY: the attributes are initialised first and destroyed last; `main` and the task live for ever.
+            unsafe {
+                if libc::pthread_attr_init(attributes.as_mut_ptr()) != 0 {
+                    return false;
+                }
+                let attributes = attributes.assume_init_mut();
+                libc::pthread_attr_setdetachstate(attributes, libc::PTHREAD_CREATE_DETACHED);
+                // Refused where the program's thread-local storage alone is larger; then it is the default size.
+                libc::pthread_attr_setstacksize(attributes, STACK);
+                let task = ptr::from_ref(task).cast_mut().cast();
+                let made = libc::pthread_create(thread.as_mut_ptr(), attributes, main, task) == 0;
+                libc::pthread_attr_destroy(attributes);
+                made
+            }
+        })
+    })
+}
+
+/// Sleeps for a while; less if a signal comes.
+pub(crate) fn sleep(time: Duration) {
+    let time = libc::timespec {
+        tv_sec: libc::time_t::try_from(time.as_secs()).unwrap_or(libc::time_t::MAX),
+        tv_nsec: libc::c_long::from(time.subsec_nanos()),
+    };
+    // SAFETY: the call reads `time`, and is not asked for the rest.
+    errno::kept(|| unsafe { libc::nanosleep(&raw const time, ptr::null_mut()) });
 }
 
 /// Has `prepare` run before each fork, and then `parent` and `child` on the two sides of it.

@@ -1,0 +1,434 @@
+//! The scavenger: gives physical pages back that the program does not need any more.
+//!
+//! ```text
+//!   frees ─▶ free pages that are still backed  ── 16 MiB ──▶ thread `baton-scav`, a look every 250 ms
+//!                                                              │ 1. caches that nobody used since the last look: flush
+//!            one second's peak + a tenth = what may stay ◀─────│ 2. hooks: whatever the layers above keep (stacks)
+//!            whole huge pages first, highest address first ◀───│ 3. pages beyond the goal: madvise, in paces
+//!                                                              └ 4. two seconds without work: the thread ends
+//! ```
+//!
+//! **What stays.** The highest number of pages that were in use within the last second, and a tenth of that, at least 2 MiB:
+//! a program that goes up and down within a second keeps its pages, and one second after a load falls they go. The
+//! lowest addresses stay, since those are handed out first.
+//!
+//! **Huge pages.** Aligned blocks of 2 MiB that are free all over go first: that gives most back for a call and breaks no huge
+//! page up. Shorter runs follow, because a heap that has only those would else never shrink.
+//!
+//! **Pace.** After each step of at most 8 MiB the thread sleeps for as long as the step took, so it takes at most half a
+//! processor, and pages that it has in its hands are few.
+//!
+//! **Life of the thread.** Nobody starts it before there is something to do, and it ends when there is nothing left; so it
+//! keeps no process alive whose other threads have ended, and a forked child gets one of its own when it needs it. It
+//! blocks all signals and has no memory but its stack. `BATON_SCAVENGE=off`, or [`Alloc::set_scavenger`]`(false)`, keeps it
+//! from starting; then runs of 1 MiB and more go back when they are freed, and the rest by [`Alloc::release_free`].
+//!
+//! **The limit** ([`Alloc::set_memory_limit`], `BATON_MEMORY_LIMIT`) is soft: when pages are handed out that make the heap larger than
+//! that, free pages are given back at once, by the thread that allocates; if that is not enough, the scavenger empties
+//! all caches and calls the hooks. What the program holds stays, whatever the limit.
+//!
+//! # Who may touch what
+//!
+//! The statics here are atomics that anybody reads and writes. Pages are taken out of the page allocator before they are
+//! given back, so nobody else has them meanwhile, and no lock is held during the call to the kernel.
+
+use crate::{
+    Alloc,
+    arena::ArenaKind,
+    current,
+    guarded::{Guarded, Rank},
+    latch::P,
+    lease,
+    mcache::{self, Mcache},
+    mheap::{self, Goal},
+    sizeclass::PAGE,
+    sys::{
+        clock, env, futex, mem,
+        thread::{self, Task},
+    },
+};
+use core::{
+    ptr,
+    sync::atomic::{
+        AtomicBool, AtomicPtr, AtomicU32, AtomicUsize,
+        Ordering::{AcqRel, Acquire, Relaxed, Release as Publish},
+    },
+    time::Duration,
+};
+
+/// Free pages that are still backed, before the thread is started for them: 16 MiB.
+pub(crate) const START: usize = (16 << 20) / PAGE;
+/// The least that stays: 2 MiB.
+const MARGIN: usize = (2 << 20) / PAGE;
+/// The pages of one step: 8 MiB.
+const STEP: usize = (8 << 20) / PAGE;
+/// From one look to the next.
+const LOOK: Duration = Duration::from_millis(250);
+/// Looks that a peak is remembered for.
+const WINDOW: usize = 4;
+/// Looks without work after which the thread ends.
+const PATIENCE: u32 = 8;
+/// Looks from one call of the hooks to the next.
+const HOOKS_EVERY: u32 = 4;
+
+/// How much a hook is to release.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Release {
+    /// What has not been used since the last call, about a second ago.
+    Unused,
+    /// Everything that is not in use: memory is short, or the program asked for it.
+    All,
+}
+
+/// What [`on_release`] registers.
+pub type Hook = fn(Release);
+
+static HOOKS: [AtomicPtr<()>; 8] = [const { AtomicPtr::new(ptr::null_mut()) }; 8];
+
+/// Whether the thread may be started.
+static ENABLED: AtomicBool = AtomicBool::new(true);
+/// 1 while the thread runs, or is being started.
+static RUNNING: AtomicU32 = AtomicU32::new(0);
+/// There is work for the thread. It also sleeps on this word.
+static WANTED: AtomicU32 = AtomicU32::new(0);
+/// Bytes; `usize::MAX` for no limit.
+static LIMIT: AtomicUsize = AtomicUsize::new(usize::MAX);
+/// Pages given back to the kernel since the start.
+static RELEASED: AtomicUsize = AtomicUsize::new(0);
+
+/// Reads the environment. Called once, before the first object is handed out.
+pub(crate) fn init() {
+    if env::is(c"BATON_SCAVENGE", c"off") {
+        ENABLED.store(false, Relaxed);
+    }
+    if let Some(bytes) = env::bytes(c"BATON_MEMORY_LIMIT") {
+        LIMIT.store(bytes, Relaxed);
+    }
+}
+
+/// Has `hook` called when memory is to be given back: about once a second while the scavenger is at work, and at once when
+/// memory is short or [`Alloc::release_free`] is called. `false`: there are eight already.
+///
+/// For layers that keep memory for later, such as pools of stacks. A hook runs on the scavenger's thread, or on the one
+/// that calls `release_free`, with no lock of the allocator held. It must not panic, must not allocate, and should take
+/// locks only for a moment. It cannot be unregistered.
+///
+/// ```
+/// use baton_alloc::{
+///     Alloc,
+///     scavenge::{Release, on_release},
+/// };
+/// use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+///
+/// static CALLED: AtomicBool = AtomicBool::new(false);
+/// assert!(on_release(|how| CALLED.store(how == Release::All, SeqCst)));
+/// Alloc::release_free();
+/// assert!(CALLED.load(SeqCst));
+/// ```
+#[must_use]
+pub fn on_release(hook: Hook) -> bool {
+    HOOKS.iter().any(|slot| {
+        slot.compare_exchange(ptr::null_mut(), hook as *mut (), Publish, Relaxed)
+            .is_ok()
+    })
+}
+
+fn call_hooks(how: Release) {
+    for slot in &HOOKS {
+        let hook = slot.load(Acquire);
+        if !hook.is_null() {
+            // SAFETY: `on_release` put a `Hook` there.
+            let hook = unsafe { core::mem::transmute::<*mut (), Hook>(hook) };
+            hook(how);
+        }
+    }
+}
+
+/// Has the environment been read, which goes before what the program says later.
+fn initialised() {
+    lease::try_attach();
+}
+
+/// Whether the scavenger may run.
+pub(crate) fn enabled() -> bool {
+    ENABLED.load(Relaxed)
+}
+
+impl Alloc {
+    /// Allows or forbids the background thread that gives unused memory back. Forbidden, a running one ends within a
+    /// quarter of a second; then runs of 1 MiB and more go back when they are freed, and everything else only by
+    /// [`release_free`](Self::release_free) or the memory limit.
+    ///
+    /// ```
+    /// baton_alloc::Alloc::set_scavenger(false);
+    /// assert!(!baton_alloc::Alloc::scavenger());
+    /// ```
+    pub fn set_scavenger(enabled: bool) {
+        initialised();
+        ENABLED.store(enabled, Relaxed);
+    }
+
+    /// Whether the background thread may run: not after [`set_scavenger`](Self::set_scavenger)`(false)`, nor under
+    /// `BATON_SCAVENGE=off`.
+    #[must_use]
+    pub fn scavenger() -> bool {
+        initialised();
+        enabled()
+    }
+
+    /// Sets the soft limit on the bytes that the heap takes, or with `None` takes it away. Gives the limit that there was.
+    ///
+    /// Counted are pages of objects, free ones included that were not given back, whether the program has written to them
+    /// or not; the scavenger also compares the limit with what the process takes as a whole, where /proc tells. A heap
+    /// above the limit gives back what it can, at once and again and again; allocation goes on whatever comes of it.
+    ///
+    /// ```
+    /// use baton_alloc::Alloc;
+    ///
+    /// Alloc::set_memory_limit(Some(512 << 20));
+    /// assert_eq!(Alloc::memory_limit(), Some(512 << 20));
+    /// assert_eq!(Alloc::set_memory_limit(None), Some(512 << 20));
+    /// ```
+    pub fn set_memory_limit(bytes: Option<usize>) -> Option<usize> {
+        initialised();
+        let before = LIMIT.swap(bytes.unwrap_or(usize::MAX), Relaxed);
+        let over = mheap::over(limit_pages());
+        if over > 0 {
+            trim(Trim::All);
+            call_hooks(Release::All);
+            release_pages(over, Pace::Run);
+        }
+        Some(before).filter(|&limit| limit != usize::MAX)
+    }
+
+    /// The soft limit in bytes on what the heap takes; `None` if there is none.
+    #[must_use]
+    pub fn memory_limit() -> Option<usize> {
+        initialised();
+        Some(LIMIT.load(Relaxed)).filter(|&limit| limit != usize::MAX)
+    }
+
+    /// Gives back at once all that is not in use: what lies in the caches of all threads that are not in the midst of a
+    /// request, what the [hooks](on_release) find, and all free pages. Gives the number of bytes of pages that went.
+    ///
+    /// Takes some milliseconds for each hundred megabytes, and what follows is slower for a while, because pages and lists
+    /// have to be filled again. For the moment after which little memory is needed for long.
+    ///
+    /// ```
+    /// drop(vec![1_u8; 64 << 20]);
+    /// baton_alloc::Alloc::release_free();
+    /// ```
+    #[expect(clippy::must_use_candidate, reason = "most call it for its effect")]
+    pub fn release_free() -> usize {
+        trim(Trim::All);
+        call_hooks(Release::All);
+        release_pages(usize::MAX, Pace::Run) * PAGE
+    }
+}
+
+/// The limit in pages of the heap.
+#[inline]
+pub(crate) fn limit_pages() -> usize {
+    LIMIT.load(Relaxed) / PAGE
+}
+
+/// Bytes of pages that were given back to the kernel since the start.
+pub(crate) fn released() -> usize {
+    RELEASED.load(Relaxed) * PAGE
+}
+
+/// Asks for the scavenger: a hook's owner has memory that may go if nobody uses it soon. (The heap itself asks when 16 MiB
+/// of its own are free.) Costs next to nothing if it runs already; not to be called inside a section of the latch.
+///
+/// ```
+/// baton_alloc::scavenge::want();
+/// ```
+pub fn want() {
+    WANTED.store(1, Relaxed);
+    nudge();
+}
+
+/// Notes, under whatever lock, that there is work; the next [`nudge`] sees to it.
+pub(crate) fn note_work() {
+    WANTED.store(1, Relaxed);
+}
+
+/// Starts the thread if it is wanted and this is a place where that can be done.
+#[inline]
+pub(crate) fn nudge() {
+    if WANTED.load(Relaxed) != 0 {
+        start();
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn start() {
+    if !ENABLED.load(Relaxed) {
+        return;
+    }
+    // Making a thread takes locks of the C library's and may allocate: not under a lock of ours, not inside a section.
+    if current::m().is_some_and(|m| m.is_inside() || m.locked.load(Relaxed) != 0) {
+        return;
+    }
+    if RUNNING.swap(1, AcqRel) == 0 {
+        WANTED.store(0, Relaxed);
+        mheap::scavenger_runs(true);
+        if !thread::spawn(&TASK) {
+            mheap::scavenger_runs(false);
+            RUNNING.store(0, Publish);
+        }
+    } else {
+        futex::wake(&WANTED, 1);
+    }
+}
+
+static TASK: Task = Task {
+    name: c"baton-scav",
+    run,
+};
+
+/// The thread.
+fn run() {
+    let mut peaks = [0; WINDOW];
+    let mut idle = 0;
+    for look in 0_u32.. {
+        let worked = {
+            peaks[look as usize % WINDOW] = mheap::take_peak();
+            let peak = peaks.into_iter().max().unwrap_or(0);
+            look_around(look, peak)
+        };
+        idle = if worked { 0 } else { idle + 1 };
+        if idle == PATIENCE || !ENABLED.load(Relaxed) {
+            break;
+        }
+        // Memory that is short does not wait for the next look, or not as long.
+        if WANTED.swap(0, Relaxed) == 0 {
+            futex::wait(&WANTED, 0, Some(LOOK));
+        } else {
+            thread::sleep(LOOK / 8);
+        }
+    }
+    mheap::scavenger_runs(false);
+    RUNNING.store(0, Publish);
+}
+
+/// One look: says whether there was anything to do.
+fn look_around(look: u32, peak: usize) -> bool {
+    let limit = LIMIT.load(Relaxed);
+    let short = limit != usize::MAX && (mheap::over(limit / PAGE) > 0 || mem::resident().is_some_and(|r| r > limit));
+    let trimmed = trim(if short { Trim::All } else { Trim::Unused });
+    if short {
+        call_hooks(Release::All);
+    } else if look % HOOKS_EVERY == HOOKS_EVERY - 1 {
+        call_hooks(Release::Unused);
+    }
+    let goal = if short { 0 } else { peak + (peak / 10).max(MARGIN) };
+    let released = release_pages(mheap::excess(goal), Pace::Walk);
+    trimmed || released > 0
+}
+
+/// Whether to sleep between steps.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pace {
+    Walk,
+    Run,
+}
+
+/// Gives back up to so many free pages. Gives how many went.
+fn release_pages(want: usize, pace: Pace) -> usize {
+    let mut released = 0;
+    for goal in [Goal::HugePages, Goal::Anything] {
+        while released < want {
+            let start = clock::now();
+            let Some(n) = release_step(goal, (want - released).min(STEP)) else {
+                break;
+            };
+            released += n;
+            if pace == Pace::Walk {
+                thread::sleep(clock::now().saturating_sub(start));
+            }
+        }
+    }
+    released
+}
+
+/// Gives one run of pages back, of about `most` pages at most. `None`: there is none.
+fn release_step(goal: Goal, most: usize) -> Option<usize> {
+    for kind in [ArenaKind::Object, ArenaKind::Stack] {
+        if let Some(run) = mheap::take_backed(kind, goal, most) {
+            // SAFETY: the pages are ours from `take_backed` to `give_unbacked`, and nobody needs what is in them.
+            let fresh = unsafe { mem::discard(run.base, run.pages * PAGE) };
+            mheap::give_unbacked(kind, run, fresh);
+            RELEASED.fetch_add(run.backed, Relaxed);
+            // Locked memory stays: do not come back for it at once.
+            return fresh.then_some(run.backed);
+        }
+    }
+    None
+}
+
+/// Gives pages back because the heap has become larger than the limit. May be called under an mcentral's lock.
+#[cold]
+pub(crate) fn relieve(over: usize) {
+    release_pages(over, Pace::Run);
+}
+
+/// One at a time.
+static TRIM: Guarded<()> = Guarded::new(Rank::Trim, ());
+
+/// Which caches to flush.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Trim {
+    /// Those that nobody has used since the last look.
+    Unused,
+    /// All that can be had.
+    All,
+}
+
+/// Flushes caches, without waiting for anybody. Says whether there was anything in one.
+fn trim(which: Trim) -> bool {
+    TRIM.with(|()| {
+        let mut any = false;
+        for cache in mcache::all() {
+            // SAFETY: caches are never freed.
+            let this = unsafe { &*cache };
+            let unused = this.is_unused();
+            if (unused || which == Trim::All) && !this.is_empty() {
+                any |= flush(cache.cast_mut(), this);
+            }
+        }
+        any
+    })
+}
+
+/// The lock of this module, for fork: who trims holds locks of Ps, which a child could never get.
+pub(crate) fn guard() -> &'static Guarded<impl Sized> {
+    &TRIM
+}
+
+/// Flushes a cache if the P that carries it is idle, or its M is in no section.
+fn flush(cache: *mut Mcache, this: &Mcache) -> bool {
+    let Some(p) = this.carrier() else { return false };
+    let f = |p: &P| {
+        let carried = ptr::eq(p.cache(), cache);
+        if carried {
+            // SAFETY: for as long as `f` runs nobody else has the P, which carries the cache.
+            unsafe { Mcache::flush(cache) };
+        }
+        carried
+    };
+    if let Some(done) = p.while_idle(f) {
+        return done;
+    }
+    match p.take() {
+        Some(taken) => f(taken.p()),
+        None => false,
+    }
+}
+
+/// In the child of a fork, which has no scavenger.
+pub(crate) fn after_fork() {
+    RUNNING.store(0, Relaxed);
+    WANTED.store(0, Relaxed);
+}
