@@ -1,27 +1,38 @@
 //! What can be set before the runtime starts: by [`Runtime::builder`](crate::Runtime::builder), else by environment
 //! variables, else by what the machine offers.
 
+use crate::sched::{quota, stall::Hook};
 use baton_stack::{Spec, StackError, StackGrowth};
-use std::{env, fmt, num::NonZero, thread};
+use std::{env, fmt, time::Duration};
 
 /// Bounds of a goroutine's largest stack.
 pub(crate) const STACK_BOUNDS: std::ops::RangeInclusive<usize> = 64 << 10..=1 << 30;
 
 /// Bounds of the number of Ps.
-const PROCS_BOUNDS: std::ops::RangeInclusive<usize> = 1..=1024;
+pub(crate) const PROCS_BOUNDS: std::ops::RangeInclusive<usize> = 1..=1024;
 
 /// Bounds of the number of Ms: one for each P at least, and as many as Go allows.
 const THREADS_BOUNDS: std::ops::RangeInclusive<usize> = 1..=10_000;
 
+/// Bounds of the time, in milliseconds, after which an idle M ends.
+const RETIRE_BOUNDS: std::ops::RangeInclusive<usize> = 1..=86_400_000;
+
 /// How the runtime runs; constant once it has started.
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
+    /// How many Ps there are at first.
     pub(crate) procs: usize,
+    /// Nobody has said how many: their number follows what the machine offers.
+    pub(crate) follow_quota: bool,
     pub(crate) max_threads: usize,
+    /// After so long an idle M that is one too many ends.
+    pub(crate) retire_after: Duration,
     /// The kind of stack of a goroutine that asks for none.
     pub(crate) stack: Spec,
     /// Tests: every goroutine that parks goes on on another M.
     pub(crate) force_migration: bool,
+    /// Told of goroutines that keep their thread for long.
+    pub(crate) on_stall: Option<Hook>,
     /// The control experiment of `examples/handoff.rs`: the mcache stays with M when its P leaves.
     pub(crate) cache_with_m: bool,
 }
@@ -70,20 +81,20 @@ impl std::error::Error for ConfigError {}
 pub(crate) struct Wishes {
     pub(crate) procs: Option<usize>,
     pub(crate) max_threads: Option<usize>,
+    /// In milliseconds.
+    pub(crate) retire_ms: Option<usize>,
     pub(crate) max_stack: Option<usize>,
     pub(crate) stack_growth: Option<StackGrowth>,
     pub(crate) force_migration: Option<bool>,
     pub(crate) cache_with_m: Option<bool>,
+    pub(crate) on_stall: Option<Hook>,
 }
 
 impl Config {
     /// Wishes, then environment, then defaults.
     pub(crate) fn resolve(wishes: &Wishes) -> Result<Self, ConfigError> {
-        let procs = number(wishes.procs, "procs", "BATON_PROCS", PROCS_BOUNDS)?.unwrap_or_else(|| {
-            thread::available_parallelism()
-                .map_or(1, NonZero::get)
-                .min(*PROCS_BOUNDS.end())
-        });
+        let procs = number(wishes.procs, "procs", "BATON_PROCS", PROCS_BOUNDS)?;
+        let retire = number(wishes.retire_ms, "retire_after", "BATON_RETIRE_MS", RETIRE_BOUNDS)?.unwrap_or(60_000);
         let max_threads = number(wishes.max_threads, "max_threads", "BATON_MAX_THREADS", THREADS_BOUNDS)?
             .unwrap_or(*THREADS_BOUNDS.end());
         let max_stack = number(wishes.max_stack, "max_stack", "BATON_MAX_STACK", STACK_BOUNDS)?.unwrap_or(1 << 20);
@@ -94,11 +105,14 @@ impl Config {
         let migrate = word("BATON_FORCE_MIGRATION", &[("1", true), ("0", false)])?;
         let cache = word("BATON_CACHE_OWNER", &[("m", true), ("p", false)])?;
         Ok(Self {
-            procs,
+            procs: procs.unwrap_or_else(|| quota::cpus().min(*PROCS_BOUNDS.end())),
+            follow_quota: procs.is_none(),
+            retire_after: Duration::from_millis(retire as u64),
             max_threads,
             stack: Spec::with_growth(max_stack, wishes.stack_growth.or(growth).unwrap_or(StackGrowth::Trap))
                 .map_err(ConfigError::Stack)?,
             force_migration: wishes.force_migration.or(migrate).unwrap_or(false),
+            on_stall: wishes.on_stall.clone(),
             cache_with_m: wishes.cache_with_m.or(cache).unwrap_or(false),
         })
     }

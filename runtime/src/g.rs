@@ -138,6 +138,8 @@ pub(crate) struct Body {
     pub(crate) last_m: Cell<*const M>,
     /// Reasons to stay on `last_m`; the goroutine's own.
     pub(crate) locks: Cell<u32>,
+    /// It sleeps in the kernel, as a rule: see `sched::habit`.
+    pub(crate) blocks: Cell<bool>,
 }
 
 /// A stack whose top is taken by its [`Body`], which has the right to it.
@@ -374,6 +376,7 @@ impl Body {
                 stack,
                 last_m: Cell::new(ptr::null()),
                 locks: Cell::new((g.as_ref().kind.get() == Kind::Pinned).into()),
+                blocks: Cell::new(false),
             });
             let coroutine = Coroutine::with_stack(lowered, move |yielder: &Yielder<(), ()>, ()| {
                 (*body.as_ptr()).yielder.set(yielder);
@@ -413,6 +416,25 @@ impl Body {
         // SAFETY: bound, and held by the caller, who alone resumes it.
         let coroutine = unsafe { (*body.as_ptr()).coroutine.assume_init_mut() };
         coroutine.resume(()).as_return().is_some()
+    }
+
+    /// Runs `f` on the stack of g0, on top of what g0 has there; a panic of `f` comes through.
+    ///
+    /// # Safety
+    ///
+    /// On the stack of the goroutine that this body belongs to, which does not suspend until this returns.
+    pub(crate) unsafe fn on_g0<R>(body: NonNull<Body>, f: impl FnOnce() -> R) -> R {
+        struct Here<F>(F);
+        // SAFETY: the closure does not leave its thread.
+        unsafe impl<F> Send for Here<F> {}
+        impl<F: FnOnce() -> R, R> Here<F> {
+            fn call(self) -> R {
+                (self.0)()
+            }
+        }
+        let f = Here(f);
+        // SAFETY: the yielder lives on this stack as long as the goroutine runs.
+        unsafe { (*(*body.as_ptr()).yielder.get()).on_parent_stack(move || f.call()) }
     }
 
     /// Leaves the goroutine's stack for g0; returns when the goroutine is resumed, perhaps on another thread.

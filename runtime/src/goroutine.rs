@@ -3,10 +3,11 @@
 use crate::{
     config::{Config, ConfigError, STACK_BOUNDS, Wishes},
     g::{Handle, Kind, OnStackOverflow, Options, Overflowed, Payload},
-    m, sched,
+    m,
+    sched::{self, StallReport, stall::Hook},
 };
 use baton_stack::StackGrowth;
-use std::{fmt, panic::resume_unwind};
+use std::{fmt, panic::resume_unwind, sync::Arc};
 
 /// Starts a goroutine that may go on on another thread after any parking call: what [`go!`](crate::go) expands to.
 ///
@@ -379,10 +380,10 @@ pub fn current() -> Option<Goroutine> {
     })
 }
 
-/// The number of processors: so many goroutines run at the same time.
+/// The number of processors: so many goroutines run at the same time. [`set_procs`](crate::set_procs) changes it.
 #[must_use]
 pub fn procs() -> usize {
-    sched::sched().config.procs
+    sched::sched().ps.active()
 }
 
 /// Runs `f` as the main goroutine and gives what it returns. The runtime starts if it does not run yet.
@@ -461,6 +462,24 @@ impl RuntimeBuilder {
     /// the limit a warning is printed, and a processor whose thread is blocked waits for that thread.
     pub fn max_threads(mut self, n: usize) -> Self {
         self.wishes.max_threads = Some(n);
+        self
+    }
+
+    /// After how long, in milliseconds, the thread of an idle M ends, if there are as many idle ones as processors without
+    /// it (`BATON_RETIRE_MS`, default 60,000).
+    pub fn retire_after_ms(mut self, ms: usize) -> Self {
+        self.wishes.retire_ms = Some(ms);
+        self
+    }
+
+    /// Calls `hook` when a goroutine has blocked its thread, or has computed, for more than 10 ms while others waited; once
+    /// for each such stall, while it lasts. Each call is a goroutine of its own, under the contract of [`go!`](crate::go).
+    ///
+    /// ```
+    /// baton::Runtime::builder().on_stall(|report| eprintln!("{report}")).init().unwrap();
+    /// ```
+    pub fn on_stall(mut self, hook: impl Fn(&StallReport) + Send + Sync + 'static) -> Self {
+        self.wishes.on_stall = Some(Hook(Arc::new(hook)));
         self
     }
 

@@ -42,7 +42,7 @@
 //! | [`sync`] | wait groups |
 //! | [`time`] | sleeping |
 //! | [`testing`] | simulations: one thread, interleavings by seed, time that does not wait |
-//! | [`blocking`], [`yield_now`], [`metrics`](fn@metrics), [`debug`] | the scheduler |
+//! | [`blocking`], [`blocking_now`], [`on_big_stack`], [`yield_now`], [`metrics`](fn@metrics), [`debug`] | the scheduler |
 
 #[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
 compile_error!("baton supports Linux on x86-64 and aarch64 only");
@@ -80,5 +80,5 @@ pub use goroutine::{
 pub use metrics::{Metrics, metrics};
 pub use park::yield_now;
 pub use pinned::{OsThreadGuard, lock_os_thread};
-pub use sched::blocking;
+pub use sched::{StallCause, StallReport, blocking, blocking_now, on_big_stack, set_procs};
 pub use scope::{Scope, ScopedJoinHandle, scope};

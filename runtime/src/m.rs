@@ -30,7 +30,7 @@ use std::{
     cell::Cell,
     ptr::NonNull,
     sync::atomic::{
-        AtomicBool, AtomicI32, AtomicPtr, AtomicU32,
+        AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64,
         Ordering::{Relaxed, Release},
     },
 };
@@ -53,10 +53,16 @@ pub(crate) struct M {
     pub(crate) commit: Cell<Option<Commit>>,
     /// Odd while the goroutine is in a declared blocking call; written by this thread, read by the sysmon.
     pub(crate) blocking: AtomicU32,
-    /// The kernel's number of this thread; set once by the thread itself.
+    /// Set by the monitor when it takes this M's P because the thread sleeps undeclared; cleared when this M binds a P.
+    pub(crate) found_asleep: AtomicBool,
+    /// How often this thread had slept when it gave its P up for a goroutine that blocks by habit; this thread's.
+    pub(crate) sleeps_before: Cell<Option<i64>>,
+    /// Goroutines may be pinned to this M, so its thread must not end; this thread's.
+    pub(crate) pins: Cell<bool>,
+    /// The kernel's number of this thread; set by the thread itself, before anything else.
     pub(crate) tid: AtomicI32,
-    /// This thread's CPU clock; set once by the thread itself.
-    pub(crate) cpu_clock: AtomicI32,
+    /// The number of the goroutine that ran here last; written by this thread.
+    pub(crate) goroutine: AtomicU64,
     /// Null, but in the control experiment the mcache that this M keeps for itself.
     pub(crate) cache: AtomicPtr<Mcache>,
     /// Goroutines that only this M may run.
@@ -101,8 +107,11 @@ impl M {
             body: Cell::new(std::ptr::null_mut()),
             commit: Cell::new(None),
             blocking: AtomicU32::new(0),
+            found_asleep: AtomicBool::new(false),
+            sleeps_before: Cell::new(None),
+            pins: Cell::new(false),
             tid: AtomicI32::new(0),
-            cpu_clock: AtomicI32::new(0),
+            goroutine: AtomicU64::new(0),
             cache: AtomicPtr::new(std::ptr::null_mut()),
             inbox: Inbox::new(),
             world: Cell::new(std::ptr::null()),
@@ -114,15 +123,9 @@ impl M {
     pub(crate) fn adopt_thread(&'static self) {
         let latch = lease::attach();
         self.latch.store(std::ptr::from_ref(latch).cast_mut(), Release);
-        let mut clock: libc::clockid_t = 0;
-        // SAFETY: the calls ask about the calling thread and write one clock id.
-        unsafe {
-            self.tid.store(libc::gettid(), Relaxed);
-            if libc::pthread_getcpuclockid(libc::pthread_self(), &raw mut clock) == 0 {
-                self.cpu_clock.store(clock, Relaxed);
-            }
-        }
-        if self.sched.config.cache_with_m {
+        // SAFETY: gettid has no preconditions.
+        self.tid.store(unsafe { libc::gettid() }, Relaxed);
+        if self.sched.config.cache_with_m && self.cache.load(Relaxed).is_null() {
             let Some(cache) = baton_alloc::new_cache() else {
                 crate::fatal::out_of_memory("an mcache", 0);
             };
@@ -171,6 +174,11 @@ impl M {
     /// Forgets which goroutine runs, while its stack is still in use.
     pub(crate) fn forget_goroutine(&self) {
         self.cur.set(std::ptr::null_mut());
+    }
+
+    /// The goroutine runs, but must not suspend for a while (`false`), or may again.
+    pub(crate) fn may_suspend(&self, g: NonNull<G>, may: bool) {
+        self.cur.set(if may { g.as_ptr() } else { std::ptr::null_mut() });
     }
 
     /// One section on this M's P: `None`, with `f` not called, if it has none just now.
@@ -228,6 +236,7 @@ impl M {
         // SAFETY: this thread's M, outside sections, and without its lease it is bound to nothing.
         let bound = unsafe { self.latch().bind(&p.latch) };
         assert!(bound, "a P on the idle list is nobody's");
+        self.found_asleep.store(false, Relaxed);
         let cache = self.cache.load(Relaxed);
         if !cache.is_null() {
             // The control experiment: the cache belongs to M and comes along with it.

@@ -2,11 +2,14 @@
 
 use crate::{
     m::M,
-    sched::{sched, sysmon::Cause},
+    sched::{sched, stall::Cause},
 };
 use baton_alloc::latch::{self, Mode};
 use parking_lot::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::{
+    ptr,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+};
 
 /// A counter that one thread bumps and anybody reads: no locked instruction.
 #[derive(Debug, Default)]
@@ -43,9 +46,12 @@ pub(crate) struct Counters {
 /// All Ms ever made, for the sums.
 static MS: Mutex<Vec<&'static M>> = Mutex::new(Vec::new());
 
-/// Enters an M into the sums.
+/// Enters an M into the sums, if it is not there from an earlier thread.
 pub(crate) fn register(m: &'static M) {
-    MS.lock().push(m);
+    let mut ms = MS.lock();
+    if !ms.iter().any(|&other| ptr::eq(other, m)) {
+        ms.push(m);
+    }
 }
 
 /// All Ms that have a thread.
@@ -74,6 +80,8 @@ pub struct Metrics {
     pub handoffs_undeclared: u64,
     /// Processors taken because a goroutine computed for longer than a time slice, 10 ms.
     pub handoffs_hog: u64,
+    /// Times that a thread gave its processor up beforehand, for a goroutine that was found asleep the last time.
+    pub handoffs_foreseen: u64,
     /// Takes given up because the thread was just using its processor's data, or had got on.
     pub handoffs_missed: u64,
     /// Barriers issued on all cores, by takers and by threads that went idle.
@@ -135,6 +143,7 @@ pub fn metrics() -> Metrics {
         handoffs_declared: handoffs(Cause::Declared),
         handoffs_undeclared: handoffs(Cause::Undeclared),
         handoffs_hog: handoffs(Cause::Hog),
+        handoffs_foreseen: sched.sysmon.foreseen.load(Relaxed),
         handoffs_missed: sched.sysmon.missed.load(Relaxed),
         membarriers: latch::membarriers(),
         membarrier_mode: latch::mode() == Mode::Membarrier,

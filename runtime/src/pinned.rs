@@ -146,6 +146,7 @@ pub fn lock_os_thread() -> OsThreadGuard {
         // SAFETY: the running goroutine, and its body.
         let (g, body) = unsafe { (g.as_ref(), &*m.body.get()) };
         if g.kind.get() != Kind::Simulated {
+            m.pins.set(true);
             body.locks.set(body.locks.get() + 1);
             g.kind.set(Kind::Pinned);
         }

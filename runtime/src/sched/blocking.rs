@@ -1,8 +1,8 @@
-//! Declared blocking calls: a counter bump each way.
+//! Declared blocking calls: a counter bump each way, or a handoff at once. And calls on the thread's own stack.
 
-use super::Sched;
-use crate::{m, p::P};
-use std::sync::atomic::Ordering::Relaxed;
+use super::{Sched, idle};
+use crate::{g::Body, m, p::P};
+use std::{ptr::NonNull, sync::atomic::Ordering::Relaxed};
 
 /// Runs `f`, which may block in the kernel, and says so to the scheduler.
 ///
@@ -34,6 +34,58 @@ pub fn blocking<T>(f: impl FnOnce() -> T) -> T {
     m.enter_blocking();
     let _leave = Leave;
     f()
+}
+
+/// Runs `f`, which will block for long, and hands the goroutine's processor on first.
+///
+/// The right form for what surely takes more than some 20 µs: no other goroutine waits for the scheduler to find out. For
+/// what may be short, [`blocking`] is cheaper: it hands nothing over until the call lasts. Afterwards the goroutine goes on
+/// without a processor until it next calls Baton. In a plain thread this is just `f()`.
+///
+/// ```
+/// use std::{thread::sleep, time::Duration};
+///
+/// baton::run(|| baton::blocking_now(|| sleep(Duration::from_millis(1))));
+/// ```
+pub fn blocking_now<T>(f: impl FnOnce() -> T) -> T {
+    if let Some((m, _)) = m::current_goroutine() {
+        idle::give_up_p(m);
+    }
+    blocking(f)
+}
+
+/// Runs `f` on the stack of the thread instead of the goroutine's: for C code that recurses deeply or has huge frames. A
+/// thread of Baton has 8 MiB, however small the goroutine's own stack is.
+///
+/// Until `f` returns, the goroutine stays on its thread, and to Baton it is a plain thread: [`current`](crate::current) is
+/// `None`, and what waits (a channel, a sleep) makes the thread wait, while its processor goes to another one. Calls may be
+/// nested. In a plain thread this is just `f()`.
+///
+/// # Panics
+///
+/// With what `f` panics with.
+///
+/// ```
+/// fn depth(n: u32) -> u32 { if n == 0 { 0 } else { 1 + std::hint::black_box(depth(n - 1)) } }
+///
+/// let handle = baton::run(|| baton::go!(max_stack = 64 << 10; || baton::on_big_stack(|| depth(10_000))));
+/// assert_eq!(handle.join().unwrap(), 10_000);
+/// ```
+pub fn on_big_stack<T>(f: impl FnOnce() -> T) -> T {
+    struct Back(&'static m::M, NonNull<crate::g::G>);
+    impl Drop for Back {
+        fn drop(&mut self) {
+            self.0.may_suspend(self.1, true);
+        }
+    }
+    let Some((m, g)) = m::current_goroutine() else {
+        return f();
+    };
+    let body = NonNull::new(m.body.get()).expect("a goroutine has a body");
+    m.may_suspend(g, false);
+    let _back = Back(m, g);
+    // SAFETY: the body of the running goroutine, which is not current and so does not suspend until `_back` is dropped.
+    unsafe { Body::on_g0(body, f) }
 }
 
 impl m::M {

@@ -9,7 +9,9 @@
 //! turn, so that two goroutines that wake each other cannot starve a third.
 
 use super::{
-    Sched, idle, pusher_fence,
+    Sched, habit,
+    idle::{self, Sleep},
+    pusher_fence,
     ready::{overflow, put_all_global, put_global, ready},
     runq::RING,
 };
@@ -70,7 +72,13 @@ impl Left {
     fn settle(&mut self, m: &'static M) {
         match std::mem::replace(self, Self::Nothing) {
             Self::Nothing => {}
-            Self::Yielded(g) => put_global(m.sched, g),
+            Self::Yielded(g) => {
+                // SAFETY: it has suspended, is still this M's, and has a body.
+                if let Some(body) = unsafe { g.as_ref().body.get().as_ref() } {
+                    habit::after_turn(m, body);
+                }
+                put_global(m.sched, g);
+            }
             Self::Ended(stack) => baton_stack::release(stack),
         }
     }
@@ -79,12 +87,14 @@ impl Left {
 /// A goroutine to run, and a stack that was found for it.
 type Job = (NonNull<G>, Option<Stack>);
 
-/// Runs goroutines for ever, on this thread's own stack.
-pub(super) fn run(m: &'static M) -> ! {
+/// Runs goroutines, on this thread's own stack, until this M is one too many.
+pub(super) fn run(m: &'static M) {
     let mut left = Left::Nothing;
-    let mut ticks = vec![0; m.sched.ps.len()]; // here, so that looking for work does not allocate
+    let mut ticks = Vec::new();
     loop {
-        let (g, stack) = find(m, &mut left, &mut ticks);
+        let Some((g, stack)) = find(m, &mut left, &mut ticks) else {
+            return;
+        };
         if let Some(home) = pinned::elsewhere(m, g) {
             free_stack(stack);
             idle::deliver(m, home, g);
@@ -96,14 +106,14 @@ pub(super) fn run(m: &'static M) -> ! {
     }
 }
 
-/// Finds a goroutine, waiting for one if need be.
+/// Finds a goroutine, waiting for one if need be. `None`: this M may end.
 #[inline(always)]
-fn find(m: &'static M, left: &mut Left, ticks: &mut [u32]) -> Job {
+fn find(m: &'static M, left: &mut Left, ticks: &mut Vec<u32>) -> Option<Job> {
     loop {
         if m.inbox.has_mail()
             && let Some(g) = take_mail(m, left)
         {
-            return (g, None);
+            return Some((g, None));
         }
         // SAFETY: this thread's M; `look` is made of queue operations.
         let next = unsafe { m.section(|p, own| look(p, own, left, m.sched.config.stack)) };
@@ -114,16 +124,18 @@ fn find(m: &'static M, left: &mut Left, ticks: &mut [u32]) -> Job {
             if let Left::Ended(_) = left {
                 make_room(m, left);
             }
-            return (g, stack);
+            return Some((g, stack));
         }
-        find_elsewhere(m, left, ticks, next);
+        if find_elsewhere(m, left, ticks, next) == Sleep::Retired {
+            return None;
+        }
     }
 }
 
 /// The own P has nothing to run just now, or there is none: looks elsewhere, and sleeps if there is nothing either.
 #[cold]
 #[inline(never)]
-fn find_elsewhere(m: &'static M, left: &mut Left, ticks: &mut [u32], next: Option<Next>) {
+fn find_elsewhere(m: &'static M, left: &mut Left, ticks: &mut Vec<u32>, next: Option<Next>) -> Sleep {
     match next {
         Some(Next::Run(..)) => unreachable!("what was found is run"),
         Some(Next::Full) => {
@@ -138,17 +150,18 @@ fn find_elsewhere(m: &'static M, left: &mut Left, ticks: &mut [u32], next: Optio
         Some(Next::Nothing) => {
             left.settle(m);
             if !(m.inbox.has_mail() || fire_timers(m) || take_global(m) || steal(m, ticks)) {
-                idle::sleep(m);
+                return idle::sleep(m);
             }
         }
         None if m.has_p() => {} // a thief only borrowed it
         None => {
             left.settle(m);
             if !idle::acquire_p(m) {
-                idle::sleep(m);
+                return idle::sleep(m);
             }
         }
     }
+    Sleep::Over
 }
 
 /// Takes a goroutine that only this M may run, if it has a P to run it with and it is its turn.
@@ -239,7 +252,7 @@ fn take_global(m: &'static M) -> bool {
     let Some(p) = m.latch().p().and_then(P::of).filter(|_| waiting > 0) else {
         return false;
     };
-    let (share, own) = (waiting.div_ceil(m.sched.ps.len()), p.runq.len());
+    let (share, own) = (waiting.div_ceil(m.sched.ps.active()), p.runq.len());
     let n = if own == 0 {
         share
     } else {
@@ -303,27 +316,27 @@ fn wake_all(gs: &[*mut G]) {
 
 /// Looks at the other Ps, as a spinning M, and takes half of what the first one with work has. `ticks` is room for the
 /// ticks of all Ps.
-fn steal(m: &'static M, ticks: &mut [u32]) -> bool {
+fn steal(m: &'static M, ticks: &mut Vec<u32>) -> bool {
     let sched = m.sched;
-    if sched.ps.len() < 2 {
+    let ps = sched.ps.made();
+    if ps < 2 {
         return false;
     }
     if !m.spinning.load(Relaxed) {
-        let busy = sched.ps.len() as u32 - sched.idle_ps.load(Relaxed).min(sched.ps.len() as u32);
+        let busy = (sched.ps.active() as u32).saturating_sub(sched.idle_ps.load(Relaxed));
         if 2 * sched.spinning.load(Relaxed) >= busy {
             return false;
         }
         m.spinning.store(true, Relaxed);
         sched.spinning.fetch_add(1, AcqRel);
     }
-    for (tick, p) in ticks.iter_mut().zip(&sched.ps) {
-        *tick = p.tick.load(Relaxed);
-    }
+    ticks.clear();
+    ticks.extend((0..ps).map(|i| sched.ps.get(i).tick.load(Relaxed)));
     let start = m.counters.switches.get() as usize;
     for round in 0..STEAL_ROUNDS {
-        for i in 0..sched.ps.len() {
-            let i = (start + i) % sched.ps.len();
-            let victim = sched.ps[i];
+        for i in 0..ps {
+            let i = (start + i) % ps;
+            let victim = sched.ps.get(i);
             let stands_still = round + 1 == STEAL_ROUNDS && victim.tick.load(Relaxed) == ticks[i];
             let has_ring = victim.runq.len() > 0;
             let has_next = stands_still && victim.runq.has_next();
@@ -381,6 +394,9 @@ fn execute(m: &'static M, g: NonNull<G>, stack: Option<Stack>) -> Left {
     let body = match NonNull::new(unsafe { g.as_ref() }.body.get()) {
         Some(body) => body,
         None => {
+            // SAFETY: ours.
+            m.pins
+                .set(m.pins.get() || unsafe { g.as_ref() }.kind.get() == Kind::Pinned);
             let stack = stack.unwrap_or_else(|| fresh_stack(m.sched, g));
             stack.desc().set_owner(g.as_ptr().cast_const().cast());
             // SAFETY: ours, and it has not run.
@@ -388,8 +404,14 @@ fn execute(m: &'static M, g: NonNull<G>, stack: Option<Stack>) -> Left {
         }
     };
     // SAFETY: bound, and ours.
-    unsafe { body.as_ref() }.last_m.set(m);
+    let this = unsafe { body.as_ref() };
+    this.last_m.set(m);
+    // SAFETY: ours.
+    m.goroutine.store(unsafe { g.as_ref() }.id(), Relaxed);
     m.counters.switches.add(1);
+    if this.blocks.get() {
+        habit::before_turn(m);
+    }
     loop {
         m.set_current(g.as_ptr(), body.as_ptr());
         // SAFETY: on g0, and the goroutine is ours.

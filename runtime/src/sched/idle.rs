@@ -5,7 +5,7 @@
 //!
 //! An idle M sleeps on its note. One of them, the *keeper*, sleeps only until the next timer is due.
 
-use super::{Sched, find, pusher_fence, ready};
+use super::{Sched, find, habit, pusher_fence, ready};
 use crate::{
     m::{self, M},
     p::P,
@@ -26,9 +26,9 @@ pub(super) struct Idle {
 
 impl Idle {
     /// All Ps idle, and no M made yet.
-    pub(super) fn new(ps: &[&'static P]) -> Self {
+    pub(super) fn new(ps: impl Iterator<Item = &'static P>) -> Self {
         Self {
-            ps: ps.to_vec(),
+            ps: ps.collect(),
             ms: Vec::new(),
         }
     }
@@ -139,6 +139,26 @@ fn publish(sched: &Sched, idle: &Idle) {
         .store(u32::try_from(idle.ps.len()).unwrap_or(u32::MAX), SeqCst);
 }
 
+/// Takes P, which is to retire, off the idle list. `false`: it is not there.
+pub(super) fn withdraw_p(sched: &Sched, p: &'static P) -> bool {
+    let mut idle = sched.idle.lock();
+    let Some(at) = idle.ps.iter().position(|&other| ptr::eq(other, p)) else {
+        return false;
+    };
+    idle.ps.swap_remove(at);
+    publish(sched, &idle);
+    true
+}
+
+/// After Ps were made idle by one who does not go to sleep: looks whether there is work for them. As for a sleeper, what
+/// was pushed before is found by the look, and whoever pushes after it sees the Ps.
+pub(super) fn look_again(sched: &'static Sched) {
+    drop(latch::barrier());
+    if sched.idle_ps.load(SeqCst) != 0 && sched.has_work(time::now) {
+        wake_one(sched);
+    }
+}
+
 /// Gives this M, which has none, an idle P: one with goroutines, else the one with the earliest timer. Nobody can steal
 /// from an idle P, since no M is bound to it.
 pub(super) fn acquire_p(m: &'static M) -> bool {
@@ -187,6 +207,10 @@ fn wait_turn(m: &'static M, g: NonNull<crate::g::G>) {
         // SAFETY: on the goroutine's stack.
         return unsafe { find::suspend_yield(m) };
     }
+    // SAFETY: the body of the running goroutine, on whose stack this is.
+    if let Some(body) = unsafe { m.body.get().as_ref() } {
+        habit::after_turn(m, body);
+    }
     if rejoin(m) {
         return;
     }
@@ -204,13 +228,22 @@ fn wait_turn(m: &'static M, g: NonNull<crate::g::G>) {
     unsafe { find::suspend(m, (queue, (&raw mut place).cast())) };
 }
 
-/// Gives this M's P up, sleeps until there is work or a timer is due, and comes back, perhaps with a P.
-pub(super) fn sleep(m: &'static M) {
+/// How an idle M's sleep ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sleep {
+    /// There may be work.
+    Over,
+    /// It has slept for long, and there are enough others: it is on no list, and may end.
+    Retired,
+}
+
+/// Gives this M's P up, sleeps until there is work or a timer is due, and comes back, without a P.
+pub(super) fn sleep(m: &'static M) -> Sleep {
     let sched = m.sched;
     let was_spinning;
     // 1. Publish: the P is idle, and this M sleeps.
     let tickets;
-    let keeper = {
+    let (keeper, surplus) = {
         let unbound = m.unbind(); // waits for a thief; so before the lock that all share
         // Before a waker can find this M and say that it spins on the waker's behalf; counted down after that, see below.
         was_spinning = m.spinning.swap(false, Relaxed);
@@ -221,7 +254,7 @@ pub(super) fn sleep(m: &'static M) {
         }
         if m.inbox.has_mail() && !idle.ps.is_empty() {
             m.spinning.store(was_spinning, Relaxed);
-            return; // to take a P and the mail
+            return Sleep::Over; // to take a P and the mail
         }
         // Mail, but no P: whoever has one will bring the goroutine back together with it.
         tickets = m.inbox.take_all();
@@ -231,7 +264,7 @@ pub(super) fn sleep(m: &'static M) {
             sched.keeper.store(ptr::from_ref(m).cast_mut(), Relaxed);
             sched.keeper_until.store(NEVER, SeqCst);
         }
-        free
+        (free, !free && !m.pins.get() && idle.ms.len() > sched.ps.active())
     };
     if was_spinning {
         sched.spinning.fetch_sub(1, AcqRel);
@@ -248,7 +281,7 @@ pub(super) fn sleep(m: &'static M) {
         if sched.idle_ps.load(SeqCst) != 0 && sched.has_work(time::now) {
             if leave_list(m) {
                 get_up(m);
-                return;
+                return Sleep::Over;
             }
             break; // somebody has woken us already
         }
@@ -265,15 +298,23 @@ pub(super) fn sleep(m: &'static M) {
         sched.keeper_until.store(until, SeqCst);
     }
     // 4. Sleep.
-    let timeout = (until != NEVER).then(|| Duration::from_nanos(until.saturating_sub(time::now())));
-    if m.note.sleep(timeout) {
-        return; // the waker took us off the list and made us spinning
-    }
-    if leave_list(m) {
-        get_up(m);
+    let timeout = if surplus {
+        Some(sched.config.retire_after)
     } else {
-        m.note.sleep(None); // a waker was faster than the timeout; its wake-up is on its way
+        (until != NEVER).then(|| Duration::from_nanos(until.saturating_sub(time::now())))
+    };
+    if m.note.sleep(timeout) {
+        return Sleep::Over; // the waker took us off the list and made us spinning
     }
+    if !leave_list(m) {
+        m.note.sleep(None); // a waker was faster than the timeout; its wake-up is on its way
+        return Sleep::Over;
+    }
+    if surplus {
+        return Sleep::Retired;
+    }
+    get_up(m);
+    Sleep::Over
 }
 
 /// Hands this M's P over to another M, with `g` to run next there, and sleeps. `false`: there is no other M and none can
@@ -292,7 +333,7 @@ pub(super) fn hand_over(m: &'static M, g: NonNull<crate::g::G>) -> bool {
         sched.spinning.fetch_add(1, AcqRel);
     }
     start(sched, other);
-    sleep(m);
+    sleep(m); // one too many or not: its next sleep will say
     true
 }
 
@@ -310,6 +351,34 @@ pub(super) fn deliver(m: &'static M, home: &'static M, g: NonNull<crate::g::G>) 
         m.sched.spinning.fetch_add(1, AcqRel);
         start(m.sched, Some(home));
     }
+}
+
+/// Whether a goroutine waits that this M's P could run: a guess.
+pub(super) fn somebody_waits(m: &'static M) -> bool {
+    m.sched.global.len() > 0 || m.latch().p().and_then(P::of).is_some_and(|p| p.runq.has_any())
+}
+
+/// Gives this M's P up, because what this M is about to do will take long: with goroutines on it, to another M, else to
+/// whoever needs it. `false`: it had none, or there is no M to go on with it.
+pub(super) fn give_up_p(m: &'static M) -> bool {
+    let sched = m.sched;
+    let Some(p) = m.unbind() else { return false };
+    if !p.runq.has_any() {
+        release_p(sched, p);
+        look_again(sched);
+        return true;
+    }
+    let other = reserve_m(sched);
+    if other.is_none() {
+        if !sched.sysmon.may_make_m(sched) {
+            m.bind(p);
+            return false;
+        }
+        sched.spinning.fetch_add(1, AcqRel);
+    }
+    release_p(sched, p);
+    start(sched, other);
+    true
 }
 
 /// Takes this M off the idle list. `false`: a waker did so, and its wake-up is on its way.

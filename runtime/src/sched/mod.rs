@@ -16,9 +16,11 @@
 //! | `ready` | `go!` and wake-ups: making goroutines runnable |
 //! | `idle` | Ms and Ps that have nothing to do, and who wakes them (`README.md` has the protocol and its proof) |
 //! | `blocking` | declared blocking calls |
-//! | `sysmon` | the monitor: handoff, missed timers, new Ms |
+//! | `habit` | goroutines that block again and again |
+//! | `sysmon`, `stall` | the monitor: handoff, missed timers, new Ms; what it tells the program |
 //! | `os` | what the monitor asks the kernel about a thread |
 //! | `overflow` | goroutines that end because their stack is full |
+//! | `procs`, `quota` | how many Ps there are; how many CPUs the process may use |
 //! | `note` | what an M sleeps on |
 //!
 //! # Lock order
@@ -29,29 +31,35 @@
 mod blocking;
 mod find;
 pub(crate) mod globrunq;
+mod habit;
 mod idle;
 pub(crate) mod note;
 mod os;
 mod overflow;
+mod procs;
+pub(crate) mod quota;
 mod ready;
 pub(crate) mod runq;
+pub(crate) mod stall;
 pub(crate) mod sysmon;
 
-pub use blocking::blocking;
+pub use blocking::{blocking, blocking_now, on_big_stack};
 pub(crate) use find::{forget_current, suspend, suspend_yield};
 pub(crate) use idle::checkpoint;
+pub use procs::set_procs;
 pub(crate) use ready::{ready, spawn};
+pub use stall::{StallCause, StallReport};
 
 use crate::{
     config::{Config, ConfigError, Wishes},
     fatal,
     m::M,
-    p::P,
     time::heap::{Heap, NEVER},
 };
 use globrunq::GlobalQueue;
 use idle::Idle;
 use parking_lot::{Mutex, MutexGuard};
+pub(crate) use procs::Procs;
 use std::sync::{
     OnceLock,
     atomic::{
@@ -65,7 +73,7 @@ use sysmon::Sysmon;
 /// All that the scheduler shares. One per process, made at first use.
 pub(crate) struct Sched {
     pub(crate) config: Config,
-    pub(crate) ps: Vec<&'static P>,
+    pub(crate) ps: Procs,
     global: GlobalQueue,
     idle: Mutex<Idle>,
     /// Ps on the idle list: a copy of `idle.ps.len()`, written under its lock.
@@ -132,10 +140,10 @@ impl Sched {
         if let Err(error) = baton_stack::install() {
             fatal::no_handler(&error);
         }
-        let ps: Vec<&'static P> = (0..config.procs).map(|id| &*Box::leak(Box::new(P::new(id)))).collect();
+        let ps = Procs::new(config.procs, config.follow_quota);
         let sched = Self {
-            idle: Mutex::new(Idle::new(&ps)),
-            idle_ps: AtomicU32::new(u32::try_from(ps.len()).unwrap_or(u32::MAX)),
+            idle: Mutex::new(Idle::new(ps.iter())),
+            idle_ps: AtomicU32::new(u32::try_from(ps.active()).unwrap_or(u32::MAX)),
             ps,
             config,
             global: GlobalQueue::new(),

@@ -1,22 +1,36 @@
-//! What the monitor asks the kernel about a thread that does not get on: did it compute, does it sleep?
+//! What the monitor asks the kernel about a thread that does not get on: does it sleep?
 
-use std::{fs::File, os::unix::fs::FileExt};
+use std::{collections::HashMap, fs::File, os::unix::fs::FileExt};
 
-/// The CPU time of a thread in nanoseconds, by its clock; `None` if the thread is gone. Costs about 0.4 µs.
-pub(super) fn cpu_time(clock: libc::clockid_t) -> Option<u64> {
-    let mut spec = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: writes one timespec.
-    let r = unsafe { libc::clock_gettime(clock, &raw mut spec) };
-    (r == 0).then(|| spec.tv_sec.unsigned_abs() * 1_000_000_000 + spec.tv_nsec.unsigned_abs())
+/// Probes that are kept at a time: each holds a file descriptor, of which the program has a limited number.
+const KEPT: usize = 64;
+
+/// Probes by thread.
+#[derive(Debug, Default)]
+pub(super) struct Probes(HashMap<libc::pid_t, Probe>);
+
+impl Probes {
+    /// Whether thread `tid` sleeps in the kernel: `None` if the kernel does not say.
+    pub(super) fn sleeps(&mut self, tid: libc::pid_t) -> Option<bool> {
+        if self.0.len() == KEPT && !self.0.contains_key(&tid) {
+            self.0.clear();
+        }
+        self.0.entry(tid).or_insert_with(|| Probe::open(tid)).sleeps()
+    }
+
+    /// Thread `tid` has ended; another one may get its number.
+    pub(super) fn forget(&mut self, tid: libc::pid_t) {
+        self.0.remove(&tid);
+    }
 }
 
 /// A thread's `syscall` file in /proc, kept open: a look costs about 1.5 µs.
 #[derive(Debug)]
-pub(super) struct Probe(Option<File>);
+struct Probe(Option<File>);
 
 impl Probe {
     /// Opens the file of thread `tid` of this process. Where /proc is denied the probe knows nothing.
-    pub(super) fn open(tid: libc::pid_t) -> Self {
+    fn open(tid: libc::pid_t) -> Self {
         Self(File::open(format!("/proc/self/task/{tid}/syscall")).ok())
     }
 
@@ -24,7 +38,7 @@ impl Probe {
     ///
     /// The file says `running` for a thread that runs or could run, and otherwise the number of its system call (-1 if it
     /// sleeps outside of one, in a page fault say).
-    pub(super) fn sleeps(&self) -> Option<bool> {
+    fn sleeps(&self) -> Option<bool> {
         let mut line = [0; 16];
         let n = self.0.as_ref()?.read_at(&mut line, 0).ok()?;
         Some(!line[..n].starts_with(b"running"))

@@ -67,6 +67,12 @@ impl RunQueue {
         !self.next.load(Relaxed).is_null()
     }
 
+    /// Whether there is any goroutine here: a guess unless the caller owns the P.
+    #[inline]
+    pub(crate) fn has_any(&self) -> bool {
+        self.has_next() || self.len() > 0
+    }
+
     /// Adds `g` at the end.
     ///
     /// # Safety

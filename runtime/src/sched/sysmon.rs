@@ -2,25 +2,36 @@
 //!
 //! ```text
 //!   a P's tick stands still, and goroutines wait that nobody else can run:
-//!     declared blocking call ······ for 20 µs ···················· take P   (handoff: declared)
-//!     thread sleeps in the kernel · CPU clock stood, /proc says so take P   (handoff: undeclared)
-//!     thread computes ············· for 10 ms ···················· take P   (handoff: hog)
+//!     declared blocking call ······ for 20 µs ····· take P   (handoff: declared)
+//!     thread sleeps in the kernel · for 50 µs ····· take P   (handoff: undeclared; /proc says that it sleeps)
+//!     thread computes ············· for a slice ··· take P   (handoff: hog)
 //! ```
 //!
 //! A P that is taken goes on the idle list with all that it owns, and an M that was reserved beforehand picks it up. With
 //! no M to be had (the cap, or a kernel that refuses threads) nothing is taken: that P waits with its M.
 //!
-//! The CPU clock alone would not do: a runnable thread that gets no CPU shows a still clock too. Without /proc only the
-//! 10 ms rule is left. A round in which the monitor itself overslept proves nothing about others and is skipped.
+//! Where /proc is denied, only the rule for hogs is left. A round in which the monitor itself overslept proves nothing about
+//! others and is skipped.
 //!
-//! The monitor also makes the Ms (a goroutine's stack is no place for pthread_create), and wakes somebody when a timer is
-//! due on a P whose M is busy.
+//! How long it sleeps between two looks:
+//!
+//! | last look | sleep |
+//! |---|---|
+//! | a P is in a declared call, and goroutines wait | 20 µs |
+//! | a P stands still for the first time, or one was taken: where one blocks there are more | 50 µs |
+//! | goroutines wait | twice as long as before, up to 0.4 ms, but not past the end of a slice |
+//! | Ps run | twice as long as before, up to 10 ms |
+//! | nothing runs | until it is needed |
+//!
+//! The monitor also makes the Ms (a goroutine's stack is no place for pthread_create), wakes somebody when a timer is due on
+//! a P whose M is busy, tells of stalls ([`stall`](super::stall)), and once a second looks at the CPU quota.
 
 use super::{
     Sched, find,
     idle::{self, release_p},
-    os::{self, Probe},
-    sched,
+    os::Probes,
+    procs, quota, sched,
+    stall::{Cause, Stalls},
 };
 use crate::{
     fatal,
@@ -33,9 +44,9 @@ use baton_alloc::{
     latch::{self, Taken},
 };
 use baton_stack::AltStack;
+use parking_lot::Mutex;
 use std::{
-    collections::HashMap,
-    ptr,
+    mem, ptr,
     sync::atomic::{
         AtomicBool, AtomicU32, AtomicU64,
         Ordering::{AcqRel, Acquire, Relaxed, SeqCst},
@@ -48,8 +59,8 @@ use std::{
 const DECLARED_NS: u64 = 20_000;
 /// After this long with a sleeping thread.
 const UNDECLARED_NS: u64 = 50_000;
-/// After this long at all: the time slice, Go's.
-const SLICE_NS: u64 = 10_000_000;
+/// After this long at all: the time slice. Less than Go's 10 ms by what the monitor may come late.
+const SLICE_NS: u64 = 9_000_000;
 
 /// The sleep just after a declared call.
 const SLEEP_DECLARED_NS: u64 = 20_000;
@@ -60,8 +71,13 @@ const SLEEP_BUSY_NS: u64 = 400_000;
 /// The longest sleep while Ps run.
 const SLEEP_QUIET_NS: u64 = 10_000_000;
 
+/// Between two looks at the CPU quota.
+const QUOTA_NS: u64 = 1_000_000_000;
+
+/// The stack of an M, where [`on_big_stack`](super::on_big_stack) runs: as large as a main thread's.
+const M_STACK: usize = 8 << 20;
+
 /// What others see of the monitor.
-#[derive(Debug)]
 pub(crate) struct Sysmon {
     /// Bumped to wake it.
     alarm: AtomicU32,
@@ -69,23 +85,21 @@ pub(crate) struct Sysmon {
     dozes: AtomicBool,
     /// Ms that were asked for and are not made yet. They count as spinning.
     wanted: AtomicU32,
-    /// Ms made so far.
+    /// Ms that have a thread.
     ms: AtomicU32,
-    /// The largest number of Ms was reached, or a thread was refused, and a warning given.
+    /// Ms whose threads have ended, for new threads.
+    retired: Mutex<Vec<&'static M>>,
+    /// There is no thread to be had at present.
+    refused: AtomicBool,
+    /// That was said once.
     warned: AtomicBool,
     /// Looks so far.
     pub(crate) rounds: AtomicU64,
     pub(crate) handoffs: [AtomicU64; 3],
     /// Takes that found the M inside a section or its P locked.
     pub(crate) missed: AtomicU64,
-}
-
-/// Why a P was taken: an index of `Sysmon::handoffs`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Cause {
-    Declared = 0,
-    Undeclared = 1,
-    Hog = 2,
+    /// Ps that were given up for a goroutine that blocks by habit.
+    pub(crate) foreseen: AtomicU64,
 }
 
 impl Sysmon {
@@ -95,10 +109,13 @@ impl Sysmon {
             dozes: AtomicBool::new(false),
             wanted: AtomicU32::new(0),
             ms: AtomicU32::new(0),
+            retired: Mutex::new(Vec::new()),
+            refused: AtomicBool::new(false),
             warned: AtomicBool::new(false),
             rounds: AtomicU64::new(0),
             handoffs: [const { AtomicU64::new(0) }; 3],
             missed: AtomicU64::new(0),
+            foreseen: AtomicU64::new(0),
         }
     }
 
@@ -131,26 +148,43 @@ impl Sysmon {
         futex::wake(&self.alarm, 1);
     }
 
-    /// Whether another M could be made, as far as the cap goes.
+    /// Whether another M could be made, as far as is known.
     pub(super) fn may_make_m(&self, sched: &Sched) -> bool {
-        (self.ms.load(Relaxed) as usize) < sched.config.max_threads && !self.warned.load(Relaxed)
+        (self.ms.load(Relaxed) as usize) < sched.config.max_threads && !self.refused.load(Relaxed)
     }
 
-    /// Ms made so far.
+    /// The thread of `m`, which is on no list and has no P, ends now.
+    pub(super) fn retire_m(&self, m: &'static M) {
+        self.retired.lock().push(m);
+        self.ms.fetch_sub(1, Relaxed);
+        self.refused.store(false, Relaxed);
+    }
+
+    /// Ms that have a thread.
     pub(crate) fn ms(&self) -> u32 {
         self.ms.load(Relaxed)
     }
 }
 
 /// What the monitor remembers of a P from its last look.
+#[derive(Clone)]
 struct Record {
     m: *const M,
     tick: u32,
     blocking: u32,
     /// When it first looked like this.
     since: u64,
-    /// The M's CPU time at the last look.
-    cpu: Option<u64>,
+    /// It has been seen like this more than once while goroutines waited.
+    again: bool,
+}
+
+/// A P that is to be taken.
+struct Suspect {
+    /// Its number.
+    i: usize,
+    cause: Cause,
+    m: &'static M,
+    since: u64,
 }
 
 /// Starts the monitor's thread.
@@ -166,24 +200,24 @@ pub(super) fn start() {
 struct Monitor {
     sched: &'static Sched,
     records: Vec<Record>,
-    probes: HashMap<u32, Probe>,
+    probes: Probes,
+    stalls: Stalls,
     next_m: u32,
+    /// When to look at the CPU quota again, and what it was.
+    quota_due: u64,
+    quota: usize,
 }
 
 impl Monitor {
     fn new(sched: &'static Sched) -> Self {
-        let records = sched.ps.iter().map(|_| Record {
-            m: ptr::null(),
-            tick: 0,
-            blocking: 0,
-            since: 0,
-            cpu: None,
-        });
         Self {
             sched,
-            records: records.collect(),
-            probes: HashMap::new(),
+            records: Vec::new(),
+            probes: Probes::default(),
+            stalls: Stalls::default(),
             next_m: 0,
+            quota_due: time::now() + QUOTA_NS,
+            quota: sched.config.procs,
         }
     }
 
@@ -202,11 +236,31 @@ impl Monitor {
             let seen = self.look(overslept);
             period = if seen.declared && seen.waiting {
                 SLEEP_DECLARED_NS
-            } else if seen.suspicious {
+            } else if seen.suspicious || seen.took {
                 SLEEP_FIRST_NS
             } else {
-                (period * 2).min(if seen.waiting { SLEEP_BUSY_NS } else { SLEEP_QUIET_NS })
+                let busy = seen.waiting || self.stalls.any();
+                let longest = if busy { SLEEP_BUSY_NS } else { SLEEP_QUIET_NS };
+                (period * 2).min(longest).min(seen.slice_ends.max(SLEEP_FIRST_NS))
             };
+            self.look_at_quota();
+        }
+    }
+
+    /// Once a second: as many Ps as the process may use CPUs, if nobody has said how many; and a system that refused threads
+    /// may have some by now.
+    fn look_at_quota(&mut self) {
+        let now = time::now();
+        if now < self.quota_due {
+            return;
+        }
+        self.quota_due = now + QUOTA_NS;
+        self.sched.sysmon.refused.store(false, Relaxed);
+        if self.sched.ps.follow() {
+            let quota = quota::cpus().min(*crate::config::PROCS_BOUNDS.end());
+            if mem::replace(&mut self.quota, quota) != quota {
+                procs::resize(self.sched, quota);
+            }
         }
     }
 
@@ -221,7 +275,7 @@ impl Monitor {
             if self.sched.has_work(time::now) || self.sched.ps.iter().any(|p| p.runq.has_next()) {
                 sysmon.dozes.store(false, SeqCst); // nobody would wake it
                 timeout = Some(SLEEP_BUSY_NS);
-            } else if self.sched.idle_ps.load(SeqCst) as usize == self.sched.ps.len() {
+            } else if self.sched.idle_ps.load(SeqCst) as usize >= self.sched.ps.active() {
                 timeout = None; // nothing runs: whoever gets a P says so
             }
         }
@@ -242,19 +296,34 @@ impl Monitor {
         let sched = self.sched;
         let now = time::now();
         let mut seen = Seen::default();
-        let mut suspects: Vec<(usize, Cause)> = Vec::new();
+        let mut suspects = Vec::new();
         let idle = sched.idle_ps.load(SeqCst) != 0;
         let mut abandoned = false; // a P without an M has goroutines
         for (i, p) in sched.ps.iter().enumerate() {
-            let record = &mut self.records[i];
             let m = p
                 .latch
                 .m()
                 .map_or(ptr::null(), |m| m.sched.load(Relaxed).cast::<M>().cast_const());
-            // SAFETY: null or an M of ours, and Ms are never freed.
+            let (tick, blocking) = (
+                p.tick.load(Relaxed),
+                // SAFETY: null or an M of ours, and Ms are never freed.
+                unsafe { m.as_ref() }.map_or(0, |m| m.blocking.load(Relaxed)),
+            );
+            let fresh = Record {
+                m,
+                tick,
+                blocking,
+                since: now,
+                again: false,
+            };
+            if i == self.records.len() {
+                self.records.push(fresh.clone());
+            }
+            let record = &mut self.records[i];
+            // SAFETY: as above.
             let Some(m) = (unsafe { m.as_ref() }) else {
                 record.m = ptr::null();
-                abandoned |= p.runq.len() > 0 || p.runq.has_next();
+                abandoned |= p.runq.has_any();
                 continue;
             };
             let due = p.due.load(Acquire);
@@ -262,40 +331,39 @@ impl Monitor {
             if late {
                 p.timers_due.store(true, Relaxed);
             }
-            let waiting = late || p.runq.len() > 0 || p.runq.has_next() || (!idle && sched.global.len() > 0);
+            let waiting = late || p.runq.has_any() || (!idle && sched.global.len() > 0);
+            let declared = blocking % 2 == 1;
             seen.waiting |= waiting;
-            let (tick, blocking) = (p.tick.load(Relaxed), m.blocking.load(Relaxed));
+            seen.declared |= declared;
             if !ptr::eq(record.m, m) || record.tick != tick || record.blocking != blocking {
-                *record = Record {
-                    m,
-                    tick,
-                    blocking,
-                    since: now,
-                    cpu: None,
-                };
-                seen.declared |= blocking % 2 == 1;
+                *record = fresh;
                 continue;
             }
             if !waiting || overslept {
-                record.cpu = None;
                 continue;
             }
             if idle {
                 // Somebody else can take what waits here.
                 idle::wake_one(sched);
             }
+            seen.suspicious |= !mem::replace(&mut record.again, true);
             let still = now - record.since;
-            let declared = blocking % 2 == 1;
-            seen.declared |= declared;
-            seen.suspicious |= record.cpu.is_none();
-            let sleeps = !declared && self.sleeps(i, m, still >= SLICE_NS);
-            if declared && still >= DECLARED_NS {
-                suspects.push((i, Cause::Declared));
-            } else if sleeps && still >= UNDECLARED_NS {
-                suspects.push((i, Cause::Undeclared));
-            } else if !declared && still >= SLICE_NS {
-                suspects.push((i, Cause::Hog));
+            let limit = if declared { DECLARED_NS } else { UNDECLARED_NS };
+            if still < limit {
+                continue;
             }
+            let cause = if declared {
+                Cause::Declared
+            } else if self.probes.sleeps(m.tid.load(Relaxed)) == Some(true) {
+                Cause::Undeclared
+            } else if still >= SLICE_NS {
+                Cause::Hog
+            } else {
+                seen.slice_ends = seen.slice_ends.min(SLICE_NS - still);
+                continue;
+            };
+            let since = record.since;
+            suspects.push(Suspect { i, cause, m, since });
         }
         if abandoned || sched.earliest() <= now || sched.global.len() > 0 {
             seen.waiting = true;
@@ -303,48 +371,34 @@ impl Monitor {
                 idle::wake_one(sched);
             }
         }
-        self.take(&suspects);
+        seen.took = self.take(suspects);
+        self.stalls.tell(sched, now);
         seen
     }
 
-    /// Whether the thread of `m` sleeps in the kernel, by one look at /proc; not worth it, unless it is `overdue` anyway, if
-    /// its CPU clock went on since the last time.
-    fn sleeps(&mut self, i: usize, m: &M, overdue: bool) -> bool {
-        let record = &mut self.records[i];
-        let cpu = os::cpu_time(m.cpu_clock.load(Relaxed));
-        let stood = cpu.is_some() && cpu == record.cpu;
-        record.cpu = cpu;
-        (stood || overdue)
-            && self
-                .probes
-                .entry(m.id)
-                .or_insert_with(|| Probe::open(m.tid.load(Relaxed)))
-                .sleeps()
-                == Some(true)
-    }
-
-    /// Takes the Ps of the suspects, with one barrier for all, as far as there are Ms to go on with them.
+    /// Takes the Ps of the suspects, with one barrier for all, as far as there are Ms to go on with them. Whether any was
+    /// taken.
     ///
     /// While a P is locked its M may wait for it, so nothing else is waited for meanwhile: Ms are reserved before the first P
     /// is locked, and sent on their way after the last was unlocked.
-    fn take(&mut self, suspects: &[(usize, Cause)]) {
+    fn take(&mut self, suspects: Vec<Suspect>) -> bool {
         let sched = self.sched;
         let mut reserved = Vec::with_capacity(suspects.len());
-        for &(i, cause) in suspects {
+        for suspect in suspects {
             let Some(m) = idle::reserve_m(sched).or_else(|| self.make_m()) else {
                 break;
             };
-            reserved.push((sched.ps[i], i, cause, m));
+            reserved.push((sched.ps.get(suspect.i), suspect, m));
         }
         if reserved.is_empty() {
-            return;
+            return false;
         }
         let locked: Vec<_> = reserved.iter().map(|(p, ..)| p.latch.suspect()).collect();
         let barrier = latch::barrier();
         let taken: Vec<_> = locked
             .into_iter()
             .zip(&reserved)
-            .map(|(suspect, (p, i, ..))| {
+            .map(|(suspect, (p, Suspect { i, .. }, _))| {
                 // SAFETY: the barrier came after the suspects.
                 let taken = suspect.and_then(|suspect| unsafe { suspect.confirm(&barrier) });
                 // The M may have got on since the look; then there is nothing to take.
@@ -352,17 +406,24 @@ impl Monitor {
                 taken.filter(|_| stands_still).map(Taken::detach)
             })
             .collect();
-        for (detached, (p, _, cause, m)) in taken.into_iter().zip(reserved) {
+        let mut any = false;
+        for (detached, (p, suspect, m)) in taken.into_iter().zip(reserved) {
             if let Some(detached) = detached {
+                any = true;
+                suspect
+                    .m
+                    .found_asleep
+                    .store(suspect.cause == Cause::Undeclared, Relaxed);
+                self.stalls.watch(sched, suspect.m, suspect.cause, suspect.since);
                 detached.release();
-                metrics::count(&sched.sysmon.handoffs[cause as usize]);
+                metrics::count(&sched.sysmon.handoffs[suspect.cause as usize]);
                 release_p(sched, p);
-                idle::start_reserved(m);
             } else {
                 sched.sysmon.missed.fetch_add(1, Relaxed);
-                idle::start_reserved(m); // it finds nothing and goes back to sleep
             }
+            idle::start_reserved(m); // after a take that failed it finds nothing and goes back to sleep
         }
+        any
     }
 
     /// Makes the Ms that were asked for.
@@ -397,8 +458,16 @@ impl Monitor {
             ));
             return None;
         }
-        let m: &'static M = Box::leak(Box::new(M::new(self.next_m, sched)));
-        let thread = thread::Builder::new().name(format!("baton-m{}", m.id)).spawn(move || {
+        let retired = sched.sysmon.retired.lock().pop();
+        let m = retired.unwrap_or_else(|| {
+            self.next_m += 1;
+            Box::leak(Box::new(M::new(self.next_m - 1, sched)))
+        });
+        self.probes.forget(m.tid.load(Relaxed));
+        let thread = thread::Builder::new()
+            .name(format!("baton-m{}", m.id))
+            .stack_size(M_STACK);
+        let thread = thread.spawn(move || {
             m.adopt_thread();
             metrics::register(m);
             let altstack = AltStack::install();
@@ -406,12 +475,16 @@ impl Monitor {
                 fatal::no_handler(error);
             }
             m.note.sleep(None);
-            find::run(m)
+            find::run(m);
+            m.leave_thread();
+            sched.sysmon.retire_m(m);
         });
         if let Err(error) = thread {
+            sched.sysmon.retired.lock().push(m);
             if sched.sysmon.ms() == 0 {
                 fatal::no_thread("the first goroutine", &error);
             }
+            sched.sysmon.refused.store(true, Relaxed);
             self.warn(&format!(
                 "the system refuses another thread ({error}); {} run; goroutines that wait for a processor held by a blocked \
                  thread wait for that thread; raise the limit of threads (ulimit -u, pids.max)",
@@ -419,7 +492,6 @@ impl Monitor {
             ));
             return None;
         }
-        self.next_m += 1;
         sched.sysmon.ms.fetch_add(1, Relaxed);
         sched.spinning.fetch_add(1, AcqRel);
         Some(m)
@@ -434,7 +506,7 @@ impl Monitor {
 }
 
 /// What a look at all Ps gave.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 struct Seen {
     /// A P is in a declared blocking call.
     declared: bool,
@@ -442,6 +514,22 @@ struct Seen {
     waiting: bool,
     /// A P stands still since the last look, for the first time, while goroutines wait.
     suspicious: bool,
+    /// A P was taken.
+    took: bool,
+    /// In how many nanoseconds the slice of one that stands still ends.
+    slice_ends: u64,
+}
+
+impl Default for Seen {
+    fn default() -> Self {
+        Self {
+            declared: false,
+            waiting: false,
+            suspicious: false,
+            took: false,
+            slice_ends: u64::MAX,
+        }
+    }
 }
 
 /// Blocks all asynchronous signals on this thread, and so on every M, which inherit the mask: a signal handler without an

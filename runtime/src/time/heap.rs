@@ -180,7 +180,8 @@ impl Heap {
         }
     }
 
-    fn pop(&mut self, now: u64) -> Option<Sleeper> {
+    /// Takes the earliest sleeper that is due at `now`, which may be stale.
+    pub(crate) fn pop(&mut self, now: u64) -> Option<Sleeper> {
         if self.earliest() > now {
             return None;
         }

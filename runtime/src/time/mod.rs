@@ -118,6 +118,15 @@ fn insert_shared(sched: &Sched, mut sleeper: Sleeper) {
     sched.publish_sleepers(&heap);
 }
 
+/// Moves all sleepers of a P that retires, whose owner the caller is, to the shared heap.
+pub(crate) fn move_to_shared(sched: &Sched, sleepers: &mut heap::Heap) {
+    while let Some(sleeper) = sleepers.pop(NEVER - 1) {
+        if !sleeper.is_stale() {
+            insert_shared(sched, sleeper);
+        }
+    }
+}
+
 /// Takes the goroutines that are due at `now` off the P's heap, as many as fit `into`, and says how many.
 ///
 /// The caller owns the P.

@@ -1,0 +1,185 @@
+//! How many Ps there are, and changing that while everything runs.
+//!
+//! ```text
+//!   slots   │ P0 │ P1 │ P2 │ P3 │    │    │ …      Ps are made when they are first needed, and never freed
+//!             active ──▶│ retired  │
+//! ```
+//!
+//! An active P is bound to an M, on the idle list, or on its way between the two. A retired one is none of that: nobody
+//! can bind it, since the idle list alone leads to a P, and it owns nothing, since all that it had was given to others when
+//! it retired: its goroutines to the global queue, its timers to the shared heap, its objects to the mcentral, its stacks
+//! to the shared pools. A goroutine that ran on it goes on without a P, as after any handoff.
+
+use super::{Sched, idle, pusher_fence};
+use crate::{
+    config::{ConfigError, PROCS_BOUNDS},
+    p::P,
+    sched,
+    time::{self, heap::NEVER},
+};
+use baton_alloc::{latch::Taken, mcache::Mcache};
+use parking_lot::Mutex;
+use std::{
+    ptr, slice,
+    sync::{
+        OnceLock,
+        atomic::{
+            AtomicBool, AtomicUsize,
+            Ordering::{Acquire, Relaxed, Release, SeqCst},
+        },
+    },
+    thread,
+};
+
+/// All Ps.
+pub(crate) struct Procs {
+    /// The first `made` are there.
+    slots: Box<[OnceLock<&'static P>]>,
+    made: AtomicUsize,
+    /// So many of them run goroutines.
+    active: AtomicUsize,
+    /// Held by who changes the number.
+    resizing: Mutex<()>,
+    /// Nobody has said how many there are to be, so they follow what the machine offers.
+    follow: AtomicBool,
+}
+
+impl Procs {
+    pub(super) fn new(n: usize, follow: bool) -> Self {
+        let procs = Self {
+            slots: (0..*PROCS_BOUNDS.end()).map(|_| OnceLock::new()).collect(),
+            made: AtomicUsize::new(0),
+            active: AtomicUsize::new(n),
+            resizing: Mutex::new(()),
+            follow: AtomicBool::new(follow),
+        };
+        procs.make(n);
+        procs
+    }
+
+    /// How many Ps run goroutines.
+    #[inline]
+    pub(crate) fn active(&self) -> usize {
+        self.active.load(Relaxed)
+    }
+
+    /// All Ps that were ever made; the retired ones among them have nothing.
+    #[inline]
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &'static P> {
+        let slots: slice::Iter<'_, _> = self.slots[..self.made()].iter();
+        slots.map(|slot| *slot.get().expect("it was made"))
+    }
+
+    /// One of those that were ever made.
+    #[inline]
+    pub(crate) fn get(&self, i: usize) -> &'static P {
+        self.slots[i].get().expect("it was made")
+    }
+
+    /// How many were ever made.
+    #[inline]
+    pub(crate) fn made(&self) -> usize {
+        self.made.load(Acquire)
+    }
+
+    /// Whether the number follows what the machine offers.
+    pub(crate) fn follow(&self) -> bool {
+        self.follow.load(Relaxed)
+    }
+
+    /// Makes Ps until there are `n`. By one thread at a time.
+    fn make(&self, n: usize) {
+        for id in self.made()..n {
+            self.slots[id].get_or_init(|| Box::leak(Box::new(P::new(id))));
+            self.made.store(id + 1, Release);
+        }
+    }
+}
+
+/// Changes the number of processors while everything runs, and gives what it was before: more goroutines run at the same
+/// time from now on, or fewer.
+///
+/// What a processor that goes has on it goes to others: goroutines, timers, free memory, free stacks. A goroutine that runs
+/// on it runs on until it next calls Baton, and waits its turn there. From now on the number no longer follows changes of
+/// the CPU quota, as it does if neither this nor the builder nor `BATON_PROCS` has set it.
+///
+/// # Errors
+///
+/// [`ConfigError::BadValue`] if `n` is not from 1 to 1,024.
+///
+/// ```
+/// let before = baton::procs();
+/// assert_eq!(baton::set_procs(3).unwrap(), before);
+/// assert_eq!(baton::procs(), 3);
+/// assert!(baton::set_procs(0).is_err());
+/// ```
+pub fn set_procs(n: usize) -> Result<usize, ConfigError> {
+    if !PROCS_BOUNDS.contains(&n) {
+        return Err(ConfigError::BadValue {
+            setting: "set_procs",
+            value: n.to_string(),
+            expected: format!("a number from {} to {}", PROCS_BOUNDS.start(), PROCS_BOUNDS.end()),
+        });
+    }
+    let sched = sched::sched();
+    sched.ps.follow.store(false, Relaxed);
+    Ok(resize(sched, n))
+}
+
+/// Changes the number of active Ps to `n` and gives what it was.
+pub(super) fn resize(sched: &'static Sched, n: usize) -> usize {
+    let _resizing = sched.ps.resizing.lock();
+    let before = sched.ps.active();
+    sched.ps.make(n);
+    sched.ps.active.store(n, SeqCst);
+    for i in before..n {
+        idle::release_p(sched, sched.ps.get(i));
+    }
+    for i in n..before {
+        retire(sched, sched.ps.get(i));
+    }
+    idle::look_again(sched);
+    before
+}
+
+/// Takes an active P out of the game, wherever it is, and gives away what it owns.
+fn retire(sched: &'static Sched, p: &'static P) {
+    // It may be on its way between an M and the idle list; then it arrives in a moment.
+    while !idle::withdraw_p(sched, p) && !take_for_good(p) {
+        thread::yield_now();
+    }
+    // From here on P is nobody's but this thread's.
+    let mut runnable = [ptr::null_mut(); 128];
+    loop {
+        // SAFETY: ours.
+        let mut n = unsafe { p.runq.pop_some(&mut runnable) };
+        if n == 0 {
+            // SAFETY: ours.
+            runnable[0] = unsafe { p.runq.swap_next(ptr::null_mut()) };
+            n = usize::from(!runnable[0].is_null());
+        }
+        if n == 0 {
+            break;
+        }
+        sched.global.push(&runnable[..n]);
+    }
+    // SAFETY: ours, and this is the only reference.
+    let own = unsafe { p.own() };
+    let due = own.sleepers.earliest();
+    time::move_to_shared(sched, &mut own.sleepers);
+    p.due.store(NEVER, Release);
+    sched.timer_inserted(due);
+    let mut batch = baton_stack::Batch::new();
+    while own.stacks.drain_shelf(&mut batch) {
+        baton_stack::release_batch(&mut batch);
+    }
+    // SAFETY: ours, no M is bound to P, and this is no section.
+    unsafe { Mcache::flush(p.latch.cache()) };
+    pusher_fence();
+}
+
+/// Takes P from the M that has it, if one has and is in no section.
+fn take_for_good(p: &'static P) -> bool {
+    let taken = p.latch.take().map(Taken::detach);
+    taken.is_some()
+}

@@ -1,0 +1,166 @@
+//! Blocking calls: declared, handed over at once, by habit; calls on the thread's stack; reports of stalls.
+
+use baton::{StallCause, chan, go};
+use std::{
+    hint::{black_box, spin_loop},
+    panic::catch_unwind,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    thread,
+    time::Duration,
+};
+
+mod child;
+
+#[global_allocator]
+static ALLOC: baton::Alloc = baton::Alloc;
+
+const ONE: &[(&str, &str)] = &[("BATON_PROCS", "1"), ("BATON_FORCE_MIGRATION", "0")];
+
+/// On the only processor: the other goroutine can run, without the monitor's help, although this one does not return
+/// before it has.
+#[test]
+fn blocking_now_hands_the_processor_over_at_once() {
+    static RAN: AtomicBool = AtomicBool::new(false);
+    let ran = child::run("blocking_now_hands_the_processor_over_at_once", ONE, &[], || {
+        baton::run(|| {
+            let thread = baton::debug::thread();
+            go!(move || {
+                assert_ne!(baton::debug::thread(), thread);
+                RAN.store(true, SeqCst);
+            });
+            let without = baton::blocking_now(|| {
+                while !RAN.load(SeqCst) {
+                    spin_loop();
+                }
+                baton::debug::processor()
+            });
+            assert_eq!(without, None, "the processor is gone");
+            baton::yield_now();
+            assert_eq!(baton::debug::processor(), Some(0), "and comes back");
+        });
+        let metrics = baton::metrics();
+        assert_eq!(
+            metrics.handoffs_declared + metrics.handoffs_undeclared,
+            0,
+            "{metrics:?}"
+        );
+    });
+    ran.succeeded();
+    assert_eq!(baton::blocking_now(|| 3), 3, "in a plain thread");
+}
+
+/// A goroutine that sleeps in the kernel between its parking calls, beside one that always wants to run: after the first
+/// time or two the processor leaves before it is missed.
+#[test]
+fn who_blocks_by_habit_is_foreseen() {
+    static DONE: AtomicBool = AtomicBool::new(false);
+    let ran = child::run("who_blocks_by_habit_is_foreseen", ONE, &[], || {
+        baton::run(|| {
+            let busy = go!(|| {
+                while !DONE.load(SeqCst) {
+                    baton::yield_now();
+                }
+            });
+            let blocker = go!(|| {
+                for _ in 0..100 {
+                    thread::sleep(Duration::from_millis(2));
+                    baton::yield_now();
+                }
+                DONE.store(true, SeqCst);
+            });
+            blocker.join().unwrap();
+            busy.join().unwrap();
+        });
+        let metrics = baton::metrics();
+        assert!(metrics.handoffs_foreseen > 50, "{metrics:?}");
+    });
+    ran.succeeded();
+}
+
+fn deep(n: usize) -> usize {
+    let frame = black_box([n; 16]);
+    if n == 0 {
+        0
+    } else {
+        deep(n - 1) + frame[3] - frame[4] + 1
+    }
+}
+
+/// Four megabytes of recursion in a goroutine with a stack of 64 KiB, nested calls, panics, waiting, and afterwards the
+/// goroutine is as it was.
+#[test]
+fn a_big_stack_is_there_when_it_is_needed() {
+    const DEPTH: usize = 20_000;
+    let (tx, rx) = chan::bounded(0);
+    let handle = go!(max_stack = 64 << 10; move || {
+        let here = baton::debug::thread();
+        assert_eq!(baton::on_big_stack(|| deep(DEPTH)), DEPTH);
+        assert_eq!(baton::on_big_stack(|| baton::on_big_stack(|| deep(DEPTH)) + 1), DEPTH + 1);
+        let panic = catch_unwind(|| baton::on_big_stack(|| { if black_box(true) { panic!("deep") } }));
+        assert_eq!(panic.unwrap_err().downcast_ref(), Some(&"deep"));
+        // What waits makes the thread wait, so the goroutine stays where it is.
+        let (n, there) = baton::on_big_stack(|| {
+            assert!(baton::current().is_none());
+            baton::yield_now();
+            baton::time::sleep(Duration::from_millis(1));
+            (rx.recv().unwrap(), baton::debug::thread())
+        });
+        assert!(baton::current().is_some());
+        baton::yield_now();
+        assert!(here.is_some() && there.is_some());
+        n
+    });
+    tx.send(17).unwrap();
+    assert_eq!(handle.join().unwrap(), 17);
+    assert_eq!(baton::on_big_stack(|| 4), 4, "in a plain thread");
+}
+
+/// The hook is told of a goroutine that computes and of one that sleeps; both go on until it was.
+#[test]
+fn stalls_are_reported() {
+    static SEEN: Mutex<Vec<baton::StallReport>> = Mutex::new(Vec::new());
+    static DONE: AtomicBool = AtomicBool::new(false);
+    fn report_of(id: u64) -> Option<baton::StallReport> {
+        SEEN.lock()
+            .unwrap()
+            .iter()
+            .find(|report| report.goroutine == id)
+            .cloned()
+    }
+    fn until_reported(what: fn()) -> u64 {
+        let id = baton::current().unwrap().id();
+        while report_of(id).is_none() {
+            what();
+        }
+        id
+    }
+    let ran = child::run("stalls_are_reported", ONE, &[], || {
+        let builder = baton::Runtime::builder().on_stall(|report| SEEN.lock().unwrap().push(report.clone()));
+        builder.init().unwrap();
+        let waits = go!(|| {
+            while !DONE.load(SeqCst) {
+                baton::yield_now();
+            }
+        });
+        let hog = go!(|| until_reported(spin_loop)).join().unwrap();
+        let sleeper = go!(|| until_reported(|| thread::sleep(Duration::from_millis(30))))
+            .join()
+            .unwrap();
+        DONE.store(true, SeqCst);
+        waits.join().unwrap();
+        let causes = [
+            (hog, &[StallCause::Computing, StallCause::Undeclared][..]), // the lock, if it was just that
+            (sleeper, &[StallCause::Undeclared]),
+        ];
+        for (id, causes) in causes {
+            let report = report_of(id).unwrap();
+            assert!(causes.contains(&report.cause), "{report}");
+            assert!(report.duration >= Duration::from_millis(10));
+            assert!(report.to_string().starts_with(&format!("goroutine {id} ")));
+        }
+    });
+    ran.succeeded();
+}
