@@ -14,15 +14,16 @@
 //!
 //! | field | written | read |
 //! |---|---|---|
-//! | `MAP[i]`, `base`, `spans` itself | once, when the arena is made, under the mheap lock | by anybody |
+//! | `MAP[i]`, `base`, `owner`, `spans` itself | once, when the arena is made, under the mheap lock | by anybody |
 //! | `pages` | under the mheap lock | under the mheap lock |
-//! | `spans[i]` | under the mheap lock | by whoever holds an object in that span |
+//! | `spans[i]` | by whoever has the page, which is out | by whoever holds an object in that span |
 
 use crate::{
     fixalloc,
     mspan::Span,
-    pagebits::{PAGES, PageBits},
+    pagebits::{CHUNKS, PAGES, PageBits},
     sizeclass::PAGE,
+    summary::{self, Sum},
 };
 use core::{
     alloc::Layout,
@@ -58,6 +59,8 @@ pub enum ArenaKind {
 /// What there is to know of 64 MiB of address space. Never freed.
 pub(crate) struct Arena {
     base: NonNull<u8>,
+    /// Which page allocator it belongs to; constant.
+    owner: u8,
     pages: UnsafeCell<Pages>,
     /// The span of each page, null for a free page; `None` in stack arenas, whose spans are all manual.
     spans: Option<&'static [AtomicPtr<Span>; PAGES]>,
@@ -69,12 +72,10 @@ pub(crate) struct Pages {
     pub(crate) in_use: PageBits,
     /// Pages that may have been written to since the kernel gave them; all others read as zero.
     pub(crate) dirty: PageBits,
-    /// How many pages are free.
-    pub(crate) free: usize,
     /// How many pages are free and dirty.
     pub(crate) backed: usize,
-    /// No page below this one is free.
-    pub(crate) first: usize,
+    /// Where the free runs are, chunk by chunk.
+    pub(crate) sums: [Sum; CHUNKS],
 }
 
 static MAP: [AtomicPtr<Arena>; SLOTS] = [const { AtomicPtr::new(ptr::null_mut()) }; SLOTS];
@@ -108,7 +109,7 @@ impl Arena {
     ///
     /// The caller holds the mheap lock; `base` is the start of 64 MiB, aligned to that, of a mapping that is never
     /// unmapped and that nobody else uses.
-    pub(crate) unsafe fn register(base: NonNull<u8>, kind: ArenaKind) -> Option<&'static Self> {
+    pub(crate) unsafe fn register(base: NonNull<u8>, kind: ArenaKind, owner: u8) -> Option<&'static Self> {
         let at = MAP.get(slot(base.addr().get()))?;
         let spans = match kind {
             ArenaKind::Object => {
@@ -126,11 +127,17 @@ impl Arena {
             (&raw mut (*this).base).write(base);
             (&raw mut (*this).spans).write(spans);
             let pages = UnsafeCell::raw_get(&raw const (*this).pages);
-            (&raw mut (*pages).free).write(PAGES);
+            (&raw mut (*pages).sums).write(summary::ALL_FREE);
+            (&raw mut (*this).owner).write(owner);
         }
         at.store(arena.as_ptr(), Release);
         // SAFETY: initialised above, never freed.
         Some(unsafe { arena.as_ref() })
+    }
+
+    /// The page allocator that it belongs to.
+    pub(crate) fn owner(&self) -> u8 {
+        self.owner
     }
 
     /// The address of a page.
@@ -154,7 +161,8 @@ impl Arena {
         unsafe { &mut *self.pages.get() }
     }
 
-    /// Makes `span` the span of `len` pages from `start` on; null when they are free again. Call it under the mheap lock.
+    /// Makes `span` the span of `len` pages from `start` on; null when they are free again. Call it as the one who has
+    /// the pages.
     pub(crate) fn set_span(&self, start: usize, len: usize, span: *mut Span) {
         if let Some(spans) = self.spans {
             for entry in &spans[start..start + len] {

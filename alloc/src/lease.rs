@@ -166,7 +166,7 @@ unsafe fn flush(p: &P) {
     let cache = p.cache();
     // SAFETY: caches are never freed.
     let counts = unsafe { &*cache }.counts();
-    if counts.cached_bytes + counts.large_bytes > 0 {
+    if counts.cached_bytes + counts.large_bytes + counts.page_bytes > 0 {
         // SAFETY: as the caller promised, nobody else has the cache.
         unsafe { Mcache::flush(cache) };
     }

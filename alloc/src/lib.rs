@@ -49,10 +49,10 @@
 //! | [`latch`], [`current`], `lock`, `sync` | who may touch what a P owns; which M this thread is; a lock that never allocates |
 //! | `malloc`, `global`, `untyped` | dispatch, the `GlobalAlloc` on top of it, and what C needs: to free by address alone |
 //! | `lease` | threads without a processor |
-//! | `large` | large objects, and a P's cache of freed ones |
+//! | `large`, `pagecache` | large objects, and a P's cache of freed ones; a P's cache of free pages |
 //! | `sizeclass` | the table of classes, computed at compile time |
 //! | [`mcache`], `chain`, `mcentral`, `mspan`, [`mheap`] | the levels, and the lists that go between the first two |
-//! | `pagealloc`, `pagebits`, `arena` | runs of pages, from bitmaps; from an address to its span |
+//! | `pagealloc`, `summary`, `pagebits`, `arena` | runs of pages, found by a tree over bitmaps; from an address to its span |
 //! | [`scavenge`] | physical pages go back to the kernel: the background thread, the memory limit |
 //! | `fixalloc` | metadata: type-stable records outside the arenas |
 //! | `guarded`, `fork` | data behind a lock, the order of locks, and what fork does about them |
@@ -97,6 +97,8 @@ mod mspan;
 mod pagealloc;
 #[cfg(not(baton_loom))]
 mod pagebits;
+#[cfg(not(baton_loom))]
+mod pagecache;
 #[cfg(all(test, not(baton_loom)))]
 mod rng;
 #[cfg(not(baton_loom))]
@@ -107,6 +109,8 @@ mod sizeclass;
 mod snapshot;
 #[cfg(not(baton_loom))]
 mod stats;
+#[cfg(not(baton_loom))]
+mod summary;
 mod sync;
 mod sys;
 #[cfg(not(baton_loom))]

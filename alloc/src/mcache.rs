@@ -38,6 +38,7 @@ use crate::{
     large::LargeCache,
     latch::P,
     mcentral, mheap,
+    pagecache::PageCache,
     sizeclass::{CLASSES, Class, PAGE},
 };
 use core::{
@@ -80,6 +81,8 @@ pub struct Mcache {
     more: [More; CLASSES],
     /// Freed large objects.
     pub(crate) large: LargeCache,
+    /// Free pages.
+    pub(crate) pages: PageCache,
     refills: AtomicU64,
     flushes: AtomicU64,
     /// Bytes that the lists hold when all are full.
@@ -105,6 +108,8 @@ pub struct CacheCounts {
     pub cached_bytes: usize,
     /// Bytes of freed large objects in the cache now.
     pub large_bytes: usize,
+    /// Bytes of free pages in the cache now.
+    pub page_bytes: usize,
 }
 
 /// What an allocation finds in the cache.
@@ -211,6 +216,7 @@ impl Mcache {
                 overflows: Cell::new(0),
             }),
             large: LargeCache::new(),
+            pages: PageCache::new(),
             refills: AtomicU64::new(0),
             flushes: AtomicU64::new(0),
             carrier: AtomicPtr::new(ptr::null_mut()),
@@ -374,6 +380,11 @@ impl Mcache {
                 head.give(class);
             }
         }
+        let (block, pages) = this.pages.take_all();
+        if pages != 0 {
+            // SAFETY: the pages were the cache's, and are in it no more.
+            unsafe { mheap::free_block(block, pages) };
+        }
         let large = this.large.take_all();
         if !large.is_empty() {
             // SAFETY: the spans were the cache's, and are in it no more.
@@ -404,7 +415,7 @@ impl Mcache {
 
     /// Whether there is nothing in this cache, by the counters.
     pub(crate) fn is_empty(&self) -> bool {
-        self.large.counts().pages == 0 && Class::all().all(|class| self.len(class) == 0)
+        self.large.counts().pages + self.pages.pages() == 0 && Class::all().all(|class| self.len(class) == 0)
     }
 
     /// What this cache counted.
@@ -418,6 +429,7 @@ impl Mcache {
             flushes: self.flushes.load(Relaxed),
             cached_bytes: Class::all().map(|class| self.len(class) as usize * class.size()).sum(),
             large_bytes: self.large.counts().pages * PAGE,
+            page_bytes: self.pages.pages() * PAGE,
         }
     }
 

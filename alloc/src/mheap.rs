@@ -1,7 +1,7 @@
 //! mheap: all pages of the process, behind one lock.
 //!
 //! ```text
-//!   mcentral ── alloc_span ──┐                       ┌── alloc_large, resize ── malloc
+//!   mcentral ── alloc_span ─ page cache ─┐           ┌── alloc_large, resize ── malloc
 //!                            ▼                       ▼
 //!   stacks ─── alloc_manual ─▶  lock ─ PageAlloc (objects)   PageAlloc (stacks)
 //!                                       arenas of 64 MiB      arenas of 64 MiB, no huge pages
@@ -16,11 +16,14 @@
 
 use crate::{
     arena::{self, ArenaKind},
+    current,
     fixalloc::Fixalloc,
     guarded::{Guarded, Rank},
     large::Spans,
+    malloc,
     mspan::Span,
-    pagealloc::{Backed, Hints, PageAlloc},
+    pagealloc::{Backed, PageAlloc},
+    pagecache::{self, PageCache},
     scavenge,
     sizeclass::{Class, PAGE},
     sys::{die::die, mem},
@@ -53,8 +56,6 @@ pub(crate) struct Mheap {
 /// Pages and large objects, for the statistics.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Counts {
-    /// Pages in spans of small objects.
-    pub(crate) small_pages: usize,
     /// Pages in large objects.
     pub(crate) large_pages: usize,
     /// Pages in manual spans of object arenas.
@@ -65,16 +66,12 @@ pub(crate) struct Counts {
     pub(crate) large_frees: u64,
 }
 
-static OBJECT_HINTS: Hints = Hints::new();
-static STACK_HINTS: Hints = Hints::new();
-
 static MHEAP: Guarded<Mheap> = Guarded::new(
     Rank::Mheap,
     Mheap {
-        objects: PageAlloc::new(ArenaKind::Object, &OBJECT_HINTS),
-        stacks: PageAlloc::new(ArenaKind::Stack, &STACK_HINTS),
+        objects: PageAlloc::new(ArenaKind::Object, 1),
+        stacks: PageAlloc::new(ArenaKind::Stack, 2),
         counts: Counts {
-            small_pages: 0,
             large_pages: 0,
             manual_pages: 0,
             stack_pages: 0,
@@ -106,14 +103,8 @@ impl Mheap {
         }
     }
 
-    /// A span in the object arenas that the arena map leads to, from `mapped` pages at its start.
-    fn span(
-        &mut self,
-        pages: usize,
-        align: usize,
-        class: Option<Class>,
-        mapped: usize,
-    ) -> Option<(&'static Span, bool)> {
+    /// A large span in the object arenas; the arena map leads to it from its first page.
+    fn large(&mut self, pages: usize, align: usize) -> Option<(&'static Span, bool)> {
         let record = SPANS.alloc()?;
         let Some(run) = self.objects.alloc(pages, align) else {
             // SAFETY: made above, and nobody knows it.
@@ -121,26 +112,18 @@ impl Mheap {
             return None;
         };
         self.peak = self.peak.max(self.objects.in_use());
-        // SAFETY: the record is large enough and ours.
-        unsafe { record.write(Span::new(run.base, pages, class)) };
-        let base = run.base.addr().get();
-        for (slot, start, n) in arena::pieces(base, mapped) {
-            if let Some(arena) = arena::at(slot) {
-                arena.set_span(start, n, record.as_ptr());
-            }
-        }
-        // SAFETY: initialised above; records of spans are never unmapped.
-        Some((unsafe { record.as_ref() }, run.zeroed))
+        // SAFETY: the record is large enough and ours; records of spans are never unmapped.
+        let span: &'static Span = unsafe {
+            record.write(Span::new(run.base, pages, None));
+            record.as_ref()
+        };
+        map_span(span, 1, record.as_ptr());
+        Some((span, run.zeroed))
     }
 
-    /// Gives a span's pages back, and its record.
-    fn free_span(&mut self, span: &'static Span, mapped: usize, fresh: bool) {
+    /// Gives the pages of a span back that the arena map leads to no more, and its record.
+    fn free_span(&mut self, span: &'static Span, fresh: bool) {
         let (base, pages) = (span.base(), span.pages());
-        for (slot, start, n) in arena::pieces(base.addr().get(), mapped) {
-            if let Some(arena) = arena::at(slot) {
-                arena.set_span(start, n, ptr::null_mut());
-            }
-        }
         if !self.objects.free(base, pages, fresh) {
             die(format_args!(
                 "the span at {base:p} of {pages} pages was freed twice: its metadata is corrupt"
@@ -149,6 +132,15 @@ impl Mheap {
         // SAFETY: it came from `SPANS`, and the map leads to it no more.
         unsafe { SPANS.free(NonNull::from(span)) };
         self.note_backed();
+    }
+
+    /// Gives back what a page cache held.
+    fn free_block(&mut self, base: NonNull<u8>, bits: u64) {
+        if !self.objects.free_block(base, bits) {
+            die(format_args!(
+                "pages at {base:p} were freed while a P had them: the metadata is corrupt"
+            ));
+        }
     }
 
     /// Asks for the scavenger if there is enough for it to do.
@@ -183,11 +175,86 @@ fn within_limit<R>(f: impl FnOnce(&mut Mheap) -> R) -> R {
 /// A span for objects of `class`. `None`: out of memory.
 pub(crate) fn alloc_span(class: Class) -> Option<&'static Span> {
     let pages = class.info().pages.into();
-    within_limit(|heap| {
-        let (span, _zeroed) = heap.span(pages, 1, Some(class), pages)?;
-        heap.counts.small_pages += pages;
-        Some(span)
-    })
+    let record = SPANS.alloc()?;
+    let Some(base) = alloc_pages(pages) else {
+        // SAFETY: made above, and nobody knows it.
+        unsafe { SPANS.free(record) };
+        return None;
+    };
+    // SAFETY: the record is large enough and ours; records of spans are never unmapped.
+    let span: &'static Span = unsafe {
+        record.write(Span::new(base, pages, Some(class)));
+        record.as_ref()
+    };
+    map_span(span, pages, record.as_ptr());
+    Some(span)
+}
+
+/// Pages for a span of small objects: from the page cache of this thread's P, which is filled if need be.
+fn alloc_pages(pages: usize) -> Option<NonNull<u8>> {
+    // SAFETY: taking pages out of a page cache is a few loads and stores.
+    let cached = |f: &dyn Fn(&PageCache) -> Option<NonNull<u8>>| unsafe { in_page_cache(f) };
+    if let Some(Some(base)) = cached(&|cache| cache.take(pages)) {
+        return Some(base);
+    }
+    let (base, block, free) = within_limit(|heap| {
+        let (block, free) = heap.objects.alloc_block()?;
+        heap.peak = heap.peak.max(heap.objects.in_use());
+        match pagecache::row(free, pages) {
+            Some(start) => {
+                let rest = free & !(pagecache::mask(pages) << start);
+                // SAFETY: the block has 64 pages.
+                Some((unsafe { block.add(start as usize * PAGE) }, block, rest))
+            }
+            None => {
+                let run = heap.objects.alloc(pages, 1);
+                heap.peak = heap.peak.max(heap.objects.in_use());
+                match run {
+                    Some(run) => Some((run.base, block, free)),
+                    None => {
+                        heap.free_block(block, free);
+                        None
+                    }
+                }
+            }
+        }
+    })?;
+    // SAFETY: putting pages into a page cache is a few loads and stores.
+    let (old, rest) = unsafe { in_page_cache(|cache| cache.replace(block, free)) }.unwrap_or((block, free));
+    if rest != 0 {
+        MHEAP.with(|heap| heap.free_block(old, rest));
+    }
+    Some(base)
+}
+
+/// One section on the page cache that this thread's P carries now. `None`, with `f` not called, if there is none.
+///
+/// # Safety
+///
+/// `f` does what a section may do.
+unsafe fn in_page_cache<R>(f: impl FnOnce(&PageCache) -> R) -> Option<R> {
+    let m = current::m().filter(|m| !m.is_inside())?;
+    // SAFETY: this thread's M, no section open; `f` is as promised.
+    unsafe { malloc::section(m, |cache| f(&cache.pages)) }
+}
+
+/// Takes back what a page cache held.
+///
+/// # Safety
+///
+/// It came from there, and the caller has it alone.
+pub(crate) unsafe fn free_block(base: NonNull<u8>, bits: u64) {
+    MHEAP.with(|heap| heap.free_block(base, bits));
+}
+
+/// Makes the arena map lead from the first `pages` pages of a span to this record, or to none. The pages are the
+/// caller's, who alone may say whose they are.
+fn map_span(span: &Span, pages: usize, record: *mut Span) {
+    for (slot, start, n) in arena::pieces(span.base().addr().get(), pages) {
+        if let Some(arena) = arena::at(slot) {
+            arena.set_span(start, n, record);
+        }
+    }
 }
 
 /// Takes a span back of which all objects are in.
@@ -196,18 +263,15 @@ pub(crate) fn alloc_span(class: Class) -> Option<&'static Span> {
 ///
 /// The caller has taken it off its mcentral's list, and nobody has an object of it.
 pub(crate) unsafe fn free_span(span: &'static Span) {
-    MHEAP.with(|heap| {
-        let pages = span.pages();
-        heap.counts.small_pages -= pages;
-        heap.free_span(span, pages, false);
-    });
+    map_span(span, span.pages(), ptr::null_mut());
+    MHEAP.with(|heap| heap.free_span(span, false));
     scavenge::nudge();
 }
 
 /// A large object of `pages` pages at a multiple of `align` pages. `None`: out of memory.
 pub(crate) fn alloc_large(pages: usize, align: usize) -> Option<Large> {
     within_limit(|heap| {
-        let (span, zeroed) = heap.span(pages, align, None, 1)?;
+        let (span, zeroed) = heap.large(pages, align)?;
         heap.counts.large_pages += pages;
         heap.counts.large_allocs += 1;
         Some(Large {
@@ -274,10 +338,11 @@ unsafe fn free_one(span: &'static Span, objects: u64) {
     // Outside the lock: nobody else can use these pages yet.
     // SAFETY: the pages are the caller's, who is done with them.
     let fresh = discards(pages) && unsafe { mem::discard(span.base(), pages * PAGE) };
+    map_span(span, 1, ptr::null_mut());
     MHEAP.with(|heap| {
         heap.counts.large_pages -= pages;
         heap.counts.large_frees += objects;
-        heap.free_span(span, 1, fresh);
+        heap.free_span(span, fresh);
     });
     scavenge::nudge();
 }

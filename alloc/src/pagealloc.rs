@@ -1,60 +1,39 @@
 //! The page allocator: runs of pages, the one with the lowest address that fits.
 //!
 //! ```text
-//!   hints    … 0 │ 0 │ 8192 │ 17 │ 0 │ 300 │ …      by slot of the arena map: the longest free run is at most this
-//!                       │      │         │
-//!   in_use           arena   arena     arena         looked into only if the hint is long enough
+//!   alloc ─ summary tree ─▶ the lowest run ─▶ its bits set ─▶ the sums above it
+//!                                              │
+//!   free  ──────────────────────────────────── its bits cleared
+//!
+//!   arena    │ in_use   1 bit a page        │ sums   16 chunks        a run may go over any number of
+//!            │ dirty    1 bit a page        │                         arenas that lie side by side
 //! ```
 //!
-//! The slots of the arena map are in the order of addresses, so going through the hints from the lowest slot up and
-//! taking the first run that fits *is* lowest-address first fit, which keeps the heap packed at one end. A hint is an
-//! upper bound: it goes up at once when a run is freed, and down when a search finds that it promised too much.
-//!
-//! A run of more pages than an arena has takes whole arenas that lie side by side, and a part of the last one.
+//! Lowest address first keeps the heap packed at one end, so that what is free is free in long runs at the other. The
+//! tree ([`summary`](crate::summary)) finds the run; the bitmaps of the arenas say what is true.
 //!
 //! # Invariants
 //!
-//! 1. `hints[slot] > 0` only for arenas of this page allocator.
-//! 2. No run of free pages of an arena is longer than its hint.
-//! 3. `pages.free` is the number of clear bits in `pages.in_use`, and no page below `pages.first` is clear.
-//! 4. A page that is not in `pages.dirty` reads as zero.
-//! 5. `pages.backed` counts the pages that are free and dirty, and `backed` is the sum of that over all arenas. Those are
+//! 1. Each arena belongs to one page allocator (`arena.owner()`), and all of its arenas lie in `slots`.
+//! 2. `pages.sums` and the tree say of each chunk and arena what `pages.in_use` says.
+//! 3. A page that is not in `pages.dirty` reads as zero.
+//! 4. `pages.backed` counts the pages that are free and dirty, and `backed` is the sum of that over all arenas. Those are
 //!    the ones that the scavenger can give back to the kernel. `in_use` counts the pages that are not free.
 
 use crate::{
-    arena::{self, ARENA, Arena, ArenaKind, SLOTS},
-    pagebits::{PAGES, Search},
+    arena::{self, ARENA, Arena, ArenaKind, Pages},
+    pagebits::{CHUNK, PAGES},
     sizeclass::PAGE,
+    summary::{self, Sum, Tree},
     sys::mem,
 };
-use core::{
-    ops::Range,
-    ptr::NonNull,
-    sync::atomic::{AtomicU16, Ordering::Relaxed},
-};
-
-/// The hints of all slots. Atomic only so that it can be a static: the mheap lock guards it.
-pub(crate) struct Hints([AtomicU16; SLOTS]);
-
-impl Hints {
-    pub(crate) const fn new() -> Self {
-        Self([const { AtomicU16::new(0) }; SLOTS])
-    }
-
-    fn get(&self, slot: usize) -> usize {
-        self.0.get(slot).map_or(0, |hint| hint.load(Relaxed).into())
-    }
-
-    fn set(&self, slot: usize, longest: usize) {
-        debug_assert!(longest <= PAGES);
-        self.0[slot].store(longest as u16, Relaxed);
-    }
-}
+use core::{ops::Range, ptr::NonNull};
 
 /// The pages of all arenas of one kind. Lives under the mheap lock.
 pub(crate) struct PageAlloc {
     kind: ArenaKind,
-    hints: &'static Hints,
+    owner: u8,
+    tree: Tree,
     /// All arenas lie in these slots.
     slots: Range<usize>,
     arenas: usize,
@@ -91,10 +70,12 @@ pub(crate) struct Run {
 }
 
 impl PageAlloc {
-    pub(crate) const fn new(kind: ArenaKind, hints: &'static Hints) -> Self {
+    /// `owner` is a number that no other page allocator has.
+    pub(crate) const fn new(kind: ArenaKind, owner: u8) -> Self {
         Self {
             kind,
-            hints,
+            owner,
+            tree: Tree::new(),
             slots: 0..0,
             arenas: 0,
             in_use: 0,
@@ -119,10 +100,7 @@ impl PageAlloc {
             return None;
         }
         for slot in self.slots.clone().rev() {
-            if self.hints.get(slot) == 0 {
-                continue;
-            }
-            let Some(arena) = arena::at(slot) else { continue };
+            let Some(arena) = self.arena(slot) else { continue };
             // SAFETY: under the mheap lock.
             let pages = unsafe { arena.pages() };
             if pages.backed == 0 {
@@ -166,52 +144,80 @@ impl PageAlloc {
     }
 
     fn find(&mut self, len: usize, align: usize) -> Option<Run> {
-        for slot in self.slots.clone() {
-            let hint = self.hints.get(slot);
-            if hint == 0 || hint < len.min(PAGES) {
-                continue;
+        let mut from = self.slots.start * PAGES;
+        loop {
+            let start = self.tree.find(from, len)?;
+            let aligned = start.next_multiple_of(align);
+            if aligned == start {
+                let zeroed = self.mark(start * PAGE, len);
+                return Some(Run {
+                    base: page(start)?,
+                    zeroed,
+                });
             }
-            let Some(arena) = arena::at(slot) else { continue };
-            let base = slot * ARENA;
-            let start = if len <= PAGES && align <= PAGES {
-                // SAFETY: under the mheap lock.
-                let pages = unsafe { arena.pages() };
-                pages.first = pages.in_use.first_clear(pages.first);
-                match pages.in_use.search(pages.first, len, align) {
-                    Search::Found(start) => start,
-                    Search::Longest(longest) => {
-                        self.hints.set(slot, longest);
-                        continue;
-                    }
-                }
-            } else if base.is_multiple_of(align * PAGE) && self.is_free(base, len) {
-                0
-            } else {
-                continue;
-            };
-            let zeroed = self.mark(base + start * PAGE, len);
-            return Some(Run {
-                base: arena.page(start),
-                zeroed,
-            });
+            // Whatever starts at a multiple of `align` starts here or later.
+            from = aligned;
         }
-        None
+    }
+
+    /// Takes what is free of the block of 64 pages in which the lowest free page lies: the start of the block, and a bit
+    /// for each page taken. `None`: the system has no more address space.
+    pub(crate) fn alloc_block(&mut self) -> Option<(NonNull<u8>, u64)> {
+        let lowest = match self.tree.find(self.slots.start * PAGES, 1) {
+            Some(lowest) => lowest,
+            None => {
+                self.grow(1, 1)?;
+                self.tree.find(self.slots.start * PAGES, 1)?
+            }
+        };
+        let block = lowest / 64 * 64;
+        // SAFETY: under the mheap lock.
+        let taken = unsafe { arena::at(block / PAGES)?.pages() }.in_use.word(block % PAGES);
+        let free = !taken;
+        for (start, len) in runs(free) {
+            let _zeroed = self.mark((block + start) * PAGE, len);
+        }
+        Some((page(block)?, free))
+    }
+
+    /// Gives back pages of a block that [`alloc_block`](Self::alloc_block) took. `false` as for `free`.
+    #[must_use]
+    pub(crate) fn free_block(&mut self, base: NonNull<u8>, bits: u64) -> bool {
+        runs(bits).all(|(start, len)| {
+            // SAFETY: the block has 64 pages.
+            let run = unsafe { base.add(start * PAGE) };
+            // Some of them may have been in use before.
+            self.free(run, len, false)
+        })
     }
 
     /// Whether `len` pages from `base` on are all ours and free.
     fn is_free(&self, base: usize, len: usize) -> bool {
         arena::pieces(base, len).all(|(slot, start, n)| {
-            self.hints.get(slot) >= n
+            self.arena(slot)
                 // SAFETY: under the mheap lock.
-                && arena::at(slot).is_some_and(|a| unsafe { a.pages() }.in_use.is_clear(start, n))
+                .is_some_and(|arena| unsafe { arena.pages() }.in_use.is_clear(start, n))
         })
+    }
+
+    /// The arena in a slot, if it is ours.
+    fn arena(&self, slot: usize) -> Option<&'static Arena> {
+        arena::at(slot).filter(|arena| arena.owner() == self.owner)
+    }
+
+    /// Sums up the chunks of an arena that these pages lie in, and what is above them.
+    fn sum_up(&mut self, slot: usize, pages: &mut Pages, start: usize, len: usize) {
+        for chunk in start / CHUNK..(start + len).div_ceil(CHUNK) {
+            pages.sums[chunk] = summary::chunk_sum(&pages.in_use, chunk);
+        }
+        self.tree.set(slot, Sum::of(&pages.sums, CHUNK));
     }
 
     /// Takes free pages. Says whether they all read as zero.
     fn mark(&mut self, base: usize, len: usize) -> bool {
         let mut zeroed = true;
         for (slot, start, n) in arena::pieces(base, len) {
-            let Some(arena) = arena::at(slot) else { continue };
+            let Some(arena) = self.arena(slot) else { continue };
             // SAFETY: under the mheap lock.
             let pages = unsafe { arena.pages() };
             let taken = pages.in_use.insert(start, n);
@@ -220,18 +226,19 @@ impl PageAlloc {
             pages.backed -= backed;
             self.backed -= backed;
             zeroed &= pages.dirty.insert(start, n);
-            pages.free -= n;
             self.in_use += n;
+            self.sum_up(slot, pages, start, n);
         }
         zeroed
     }
 
-    /// Takes the pages from `base + len` to `base + new_len` as well, if they are free and the whole stays in one arena.
+    /// Takes the pages from `base + len` to `base + new_len` as well, if they are free.
     /// `base` is the start of a run of `len` pages.
     pub(crate) fn extend(&mut self, base: NonNull<u8>, len: usize, new_len: usize) -> bool {
         let base = base.addr().get();
         let (end, more) = (base + len * PAGE, new_len - len);
-        if end.is_multiple_of(ARENA) || arena::pieces(base, new_len).count() > 1 || !self.is_free(end, more) {
+        // (A run that is longer than the address space does not get this far: the first arena that is not ours ends it.)
+        if end.checked_add(more.saturating_mul(PAGE)).is_none() || !self.is_free(end, more) {
             return false;
         }
         let _zeroed = self.mark(end, more);
@@ -243,7 +250,7 @@ impl PageAlloc {
     pub(crate) fn free(&mut self, base: NonNull<u8>, len: usize, fresh: bool) -> bool {
         let base = base.addr().get();
         for (slot, start, n) in arena::pieces(base, len) {
-            let Some(arena) = arena::at(slot).filter(|_| self.slots.contains(&slot)) else {
+            let Some(arena) = self.arena(slot) else {
                 return false;
             };
             // SAFETY: under the mheap lock.
@@ -257,11 +264,8 @@ impl PageAlloc {
                 pages.backed += n;
                 self.backed += n;
             }
-            pages.free += n;
             self.in_use -= n;
-            pages.first = pages.first.min(start);
-            let run = pages.in_use.run_around(start, n);
-            self.hints.set(slot, self.hints.get(slot).max(run));
+            self.sum_up(slot, pages, start, n);
         }
         true
     }
@@ -299,61 +303,79 @@ impl PageAlloc {
             // SAFETY: `count` arenas lie in the mapping from `base` on.
             let at = unsafe { base.add(i * ARENA) };
             // SAFETY: under the mheap lock; the mapping is new, aligned, and kept if the arena is registered.
-            if unsafe { Arena::register(at, self.kind) }.is_none() {
+            let registered = self
+                .tree
+                .grow(arena::slot(at.addr().get()))
+                .and_then(|()| unsafe { Arena::register(at, self.kind, self.owner) });
+            if registered.is_none() {
                 // SAFETY: the rest of the mapping, of which nobody knows.
                 unsafe { mem::unmap(at, (count - i) * ARENA) };
                 return (i > 0).then_some(());
             }
             let slot = arena::slot(at.addr().get());
-            self.hints.set(slot, PAGES);
             self.slots = if self.arenas == 0 {
                 slot..slot + 1
             } else {
                 self.slots.start.min(slot)..self.slots.end.max(slot + 1)
             };
+            self.tree.set(slot, Sum::of(&summary::ALL_FREE, CHUNK));
             self.arenas += 1;
         }
         Some(())
     }
 }
 
+/// The address of a page.
+fn page(index: usize) -> Option<NonNull<u8>> {
+    Some(arena::at(index / PAGES)?.page(index % PAGES))
+}
+
+/// The runs of set bits, lowest first: start and length.
+fn runs(mut bits: u64) -> impl Iterator<Item = (usize, usize)> {
+    core::iter::from_fn(move || {
+        if bits == 0 {
+            return None;
+        }
+        let start = bits.trailing_zeros();
+        let len = (bits >> start).trailing_ones();
+        bits &= !((u64::MAX >> (64 - len)) << start);
+        Some((start as usize, len as usize))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rng::Rng;
+    use crate::{pagebits::CHUNKS, rng::Rng};
+    use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
-    /// The runs that are out: base page (counted from address 0) → length.
+    /// The runs that are out: first page (counted from address 0) → length.
     type Model = std::collections::BTreeMap<usize, usize>;
 
-    /// Checks every arena against the model, and invariants 1 to 3.
+    /// A page allocator with arenas of its own, beside that of the heap.
+    fn alone(kind: ArenaKind) -> PageAlloc {
+        static NEXT: AtomicU8 = AtomicU8::new(100);
+        PageAlloc::new(kind, NEXT.fetch_add(1, Relaxed))
+    }
+
+    /// Checks every arena against the model, and the invariants.
     fn check(pa: &PageAlloc, model: &Model) {
         let (mut found, mut in_use, mut backed) = (0, 0, 0);
-        for slot in 0..SLOTS {
-            let hint = pa.hints.get(slot);
-            if !pa.slots.contains(&slot) {
-                assert_eq!(hint, 0);
-                continue;
-            }
-            let Some(arena) = arena::at(slot).filter(|_| hint > 0) else {
-                continue;
-            };
+        for slot in pa.slots.clone() {
+            let Some(arena) = pa.arena(slot) else { continue };
             found += 1;
             // SAFETY: the arena is this test's own.
             let pages = unsafe { arena.pages() };
             let free = (0..PAGES).filter(|&i| pages.in_use.is_clear(i, 1)).count();
-            assert_eq!(pages.free, free);
             let dirty = (0..PAGES).filter(|&i| pages.in_use.is_clear(i, 1) && !pages.dirty.is_clear(i, 1));
             assert_eq!(pages.backed, dirty.count());
             (in_use, backed) = (in_use + PAGES - free, backed + pages.backed);
-            assert!(pages.in_use.first_clear(0) >= pages.first);
-            match pages.in_use.search(0, PAGES, 1) {
-                Search::Found(_) => assert_eq!(hint, PAGES),
-                Search::Longest(longest) => assert!(hint >= longest),
+            for chunk in 0..CHUNKS {
+                assert_eq!(pages.sums[chunk], summary::chunk_sum(&pages.in_use, chunk));
             }
         }
-        assert!(found <= pa.arenas);
-        assert!(in_use <= pa.in_use && backed == pa.backed);
-        assert_eq!(pa.in_use, model.values().sum::<usize>());
+        assert_eq!((found, in_use, backed), (pa.arenas, pa.in_use, pa.backed));
+        assert_eq!(in_use, model.values().sum::<usize>());
         for (&start, &len) in model {
             for (slot, at, n) in arena::pieces(start * PAGE, len) {
                 // SAFETY: the arena is this test's own.
@@ -367,22 +389,47 @@ mod tests {
     }
 
     /// A pointer that is only good as an address.
-    fn page(index: usize) -> NonNull<u8> {
+    fn at(index: usize) -> NonNull<u8> {
         NonNull::without_provenance(core::num::NonZero::new(index * PAGE).unwrap())
     }
 
-    /// Whether the model has room for a run there.
-    fn is_free(model: &Model, start: usize, len: usize) -> bool {
-        model
-            .range(..start + len)
-            .next_back()
-            .is_none_or(|(&s, &l)| s + l <= start)
+    /// The lowest place where a run could go, looked for gap by gap.
+    fn first_fit(pa: &PageAlloc, model: &Model, len: usize, align: usize) -> Option<usize> {
+        let mut gap = 0..0;
+        for slot in pa.slots.clone().filter(|&slot| pa.arena(slot).is_some()) {
+            if gap.end != slot * PAGES {
+                gap = slot * PAGES..slot * PAGES;
+            }
+            let end = (slot + 1) * PAGES;
+            loop {
+                // The next run that is out, and ends behind the beginning of the gap.
+                let next = model
+                    .range(..end)
+                    .rev()
+                    .take_while(|&(&s, &l)| s + l > gap.start)
+                    .last();
+                let (start, len_out) = next.map_or((end, 0), |(&s, &l)| (s, l));
+                gap.end = start.min(end);
+                let aligned = gap.start.next_multiple_of(align);
+                if aligned + len <= gap.end {
+                    return Some(aligned);
+                }
+                if start >= end {
+                    break;
+                }
+                gap = start + len_out..start + len_out;
+                if gap.start >= end {
+                    break;
+                }
+            }
+            gap.end = gap.end.max(end);
+        }
+        None
     }
 
     #[test]
     fn random_traces_agree_with_a_model() {
-        static HINTS: Hints = Hints::new();
-        let mut pa = PageAlloc::new(ArenaKind::Object, &HINTS);
+        let mut pa = alone(ArenaKind::Object);
         let mut model = Model::new();
         let mut rng = Rng::new(11);
         for step in 0..3000 {
@@ -394,50 +441,53 @@ mod tests {
                     10..30 => 1 + rng.below(300),
                     _ => 1 + rng.below(8),
                 };
-                let align = if rng.below(3) == 0 { 1 << rng.below(14) } else { 1 };
+                let align = if rng.below(3) == 0 { 1 << rng.below(15) } else { 1 };
+                let expected = first_fit(&pa, &model, len, align);
                 let arenas = pa.arenas();
-                let run = pa.alloc(len, align).unwrap();
-                let start = run.base.addr().get() / PAGE;
-                assert!(
-                    start.is_multiple_of(align) && is_free(&model, start, len),
-                    "{len} pages at {align}"
-                );
-                if arenas == pa.arenas() && len <= PAGES && align <= PAGES {
-                    // First fit: nothing lower in any arena would have done.
-                    for slot in pa.slots.start..=arena::slot(start * PAGE) {
-                        let first = (slot * PAGES).max(pa.slots.start * PAGES);
-                        let last = ((slot + 1) * PAGES - len).min(start.saturating_sub(1));
-                        let ours = HINTS.get(slot) > 0;
-                        let mut at = first;
-                        while ours && at <= last {
-                            assert!(
-                                !is_free(&model, at, len),
-                                "page {at} would have been lower than {start}"
-                            );
-                            let blocker = model.range(..at + len).next_back().map(|(&s, &l)| s + l).unwrap();
-                            at = blocker.next_multiple_of(align).max(at + align);
-                        }
-                    }
+                let start = pa.alloc(len, align).unwrap().base.addr().get() / PAGE;
+                match expected {
+                    Some(expected) => assert_eq!(start, expected, "{len} pages at {align}"),
+                    None => assert!(pa.arenas() > arenas && first_fit(&pa, &model, len, align) == Some(start)),
                 }
                 model.insert(start, len);
             } else {
                 let pick = rng.below(model.len());
                 let (&start, &len) = model.iter().nth(pick).unwrap();
-                let base = page(start);
-                match rng.below(8) {
+                let base = at(start);
+                match rng.below(9) {
                     0 if len > 1 => {
                         // The second half only, as a large object that shrinks does it.
                         let keep = len / 2;
-                        assert!(pa.free(page(start + keep), len - keep, false));
+                        assert!(pa.free(at(start + keep), len - keep, false));
                         model.insert(start, keep);
                     }
                     1 => {
                         let more = len + 1 + rng.below(4);
-                        let in_arena = (start % PAGES) + more <= PAGES && (start % PAGES) + len < PAGES;
-                        let fits = in_arena && is_free_after(&model, start, more);
-                        assert_eq!(pa.extend(base, len, more), fits, "{len} to {more} pages");
-                        if fits {
+                        let free = model.range(start + 1..start + more).next().is_none();
+                        let ours = (start + len..start + more).all(|page| pa.arena(page / PAGES).is_some());
+                        assert_eq!(pa.extend(base, len, more), free && ours, "{len} to {more} pages");
+                        if free && ours {
                             model.insert(start, more);
+                        }
+                    }
+                    2 => {
+                        let lowest = first_fit(&pa, &model, 1, 1);
+                        let arenas = pa.arenas();
+                        let (block, bits) = pa.alloc_block().unwrap();
+                        let block = block.addr().get() / PAGE;
+                        assert!(block.is_multiple_of(64) && bits != 0);
+                        match lowest {
+                            Some(lowest) => assert_eq!(block + bits.trailing_zeros() as usize, lowest),
+                            None => assert!(pa.arenas() > arenas),
+                        }
+                        for (start, len) in runs(bits) {
+                            assert!(model.range(block + start..block + start + len).next().is_none());
+                            model.insert(block + start, len);
+                        }
+                        if rng.below(2) == 0 {
+                            assert!(pa.free_block(at(block), bits));
+                            assert!(!pa.free_block(at(block), bits), "freed twice");
+                            model.retain(|&start, _| start / 64 != block / 64 || bits >> (start % 64) & 1 == 0);
                         }
                     }
                     _ => {
@@ -452,7 +502,7 @@ mod tests {
             }
         }
         for (start, len) in std::mem::take(&mut model) {
-            assert!(pa.free(page(start), len, true));
+            assert!(pa.free(at(start), len, true));
         }
         check(&pa, &model);
         // All is one again: the longest run of side-by-side arenas can be had without growing.
@@ -461,15 +511,17 @@ mod tests {
         assert_eq!(pa.arenas(), arenas);
     }
 
-    /// Whether a run that starts at `start` could be `len` pages long.
-    fn is_free_after(model: &Model, start: usize, len: usize) -> bool {
-        model.range(start + 1..start + len).next().is_none()
+    #[test]
+    fn the_bits_of_a_block_fall_into_runs() {
+        assert_eq!(runs(0).count(), 0);
+        assert_eq!(runs(u64::MAX).collect::<Vec<_>>(), [(0, 64)]);
+        assert_eq!(runs(0b1110_0101).collect::<Vec<_>>(), [(0, 1), (2, 1), (5, 3)]);
+        assert_eq!(runs(3 << 62).collect::<Vec<_>>(), [(62, 2)]);
     }
 
     #[test]
     fn zeroed_means_never_dirty() {
-        static HINTS: Hints = Hints::new();
-        let mut pa = PageAlloc::new(ArenaKind::Object, &HINTS);
+        let mut pa = alone(ArenaKind::Object);
         let a = pa.alloc(4, 1).unwrap();
         assert!(a.zeroed);
         assert!(pa.free(a.base, 4, false));
@@ -485,11 +537,10 @@ mod tests {
 
     #[test]
     fn what_is_backed_is_found_from_the_top() {
-        static HINTS: Hints = Hints::new();
-        let mut pa = PageAlloc::new(ArenaKind::Object, &HINTS);
+        let mut pa = alone(ArenaKind::Object);
         assert!(pa.take_backed(Goal::Anything, 100).is_none());
         let run = pa.alloc(2 * PAGES, 1).unwrap();
-        let at = |index: usize| run.base.map_addr(|a| a.checked_add(index * PAGE).unwrap());
+        let at = |index: usize| at(run.base.addr().get() / PAGE + index);
         assert!(pa.take_backed(Goal::Anything, 100).is_none(), "nothing is free");
         for (start, len) in [(3, 10), (2 * HUGE - 1, HUGE + 2), (PAGES + 7, 300)] {
             assert!(pa.free(at(start), len, false));
@@ -519,8 +570,7 @@ mod tests {
 
     #[test]
     fn long_runs_join_arenas_and_large_alignments_work() {
-        static HINTS: Hints = Hints::new();
-        let mut pa = PageAlloc::new(ArenaKind::Stack, &HINTS);
+        let mut pa = alone(ArenaKind::Stack);
         let long = pa.alloc(3 * PAGES + 5, 1).unwrap();
         // SAFETY: the last byte of the run.
         unsafe { long.base.add((3 * PAGES + 5) * PAGE - 1).write(1) };

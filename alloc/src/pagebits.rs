@@ -1,4 +1,4 @@
-//! One bit for each page of an arena, and the search for runs of clear ones.
+//! One bit for each page of an arena.
 #![forbid(unsafe_code)]
 
 use crate::{arena::ARENA, sizeclass::PAGE};
@@ -6,20 +6,15 @@ use crate::{arena::ARENA, sizeclass::PAGE};
 /// Pages in an arena.
 pub(crate) const PAGES: usize = ARENA / PAGE;
 const WORDS: usize = PAGES / 64;
+/// Pages of which one sum is kept: see `summary`.
+pub(crate) const CHUNK: usize = 512;
+/// Chunks in an arena.
+pub(crate) const CHUNKS: usize = PAGES / CHUNK;
 
 /// A set of pages.
 #[derive(Clone, Debug)]
 pub(crate) struct PageBits {
     words: [u64; WORDS],
-}
-
-/// What a search for a clear run came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Search {
-    /// The lowest aligned clear run starts here.
-    Found(usize),
-    /// There is none; this is how long the longest clear run is, aligned or not.
-    Longest(usize),
 }
 
 /// The words that a range of pages touches, each with the bits that belong to the range.
@@ -101,7 +96,7 @@ impl PageBits {
     }
 
     /// The first page from `from` on that is in the set (`set`) or not in it; `PAGES` if there is none.
-    fn next(&self, from: usize, set: bool) -> usize {
+    pub(crate) fn next(&self, from: usize, set: bool) -> usize {
         let flip = if set { 0 } else { u64::MAX };
         let mut word = from / 64;
         let mut keep = u64::MAX << (from % 64);
@@ -116,41 +111,14 @@ impl PageBits {
         PAGES
     }
 
-    /// The lowest run of `len` clear pages that starts at a multiple of `align`, looking from page `from` on.
-    pub(crate) fn search(&self, from: usize, len: usize, align: usize) -> Search {
-        let mut longest = 0;
-        let mut start = self.next(from, false);
-        while start < PAGES {
-            let end = self.next(start, true);
-            let aligned = start.next_multiple_of(align);
-            if aligned + len <= end {
-                return Search::Found(aligned);
-            }
-            longest = longest.max(end - start);
-            start = self.next(end, false);
-        }
-        Search::Longest(longest)
+    /// The words of a chunk.
+    pub(crate) fn chunk(&self, chunk: usize) -> &[u64] {
+        &self.words[chunk * (CHUNK / 64)..][..CHUNK / 64]
     }
 
-    /// The first clear page from `from` on; `PAGES` if there is none.
-    pub(crate) fn first_clear(&self, from: usize) -> usize {
-        self.next(from, false)
-    }
-
-    /// How long the run of clear pages is that `len` clear pages from `start` on belong to.
-    pub(crate) fn run_around(&self, start: usize, len: usize) -> usize {
-        let mut low = start;
-        while low > 0 {
-            // The bits below `low` in its word, moved to the top, so that the nearest page is the highest bit.
-            let below = if low.is_multiple_of(64) { 64 } else { low % 64 };
-            let bits = self.words[(low - 1) / 64] << (64 - below);
-            let clear = (bits.leading_zeros() as usize).min(below);
-            low -= clear;
-            if clear < below {
-                break;
-            }
-        }
-        self.next(start + len, true) - low
+    /// The 64 pages that this one is among, lowest first.
+    pub(crate) fn word(&self, page: usize) -> u64 {
+        self.words[page / 64]
     }
 }
 
@@ -158,21 +126,6 @@ impl PageBits {
 mod tests {
     use super::*;
     use crate::rng::Rng;
-
-    /// The same search, page by page.
-    fn naive(used: &[bool], from: usize, len: usize, align: usize) -> Search {
-        let mut longest = 0;
-        let mut run = 0;
-        for (page, &used) in used.iter().enumerate().skip(from) {
-            run = if used { 0 } else { run + 1 };
-            longest = longest.max(run);
-            let start = (page + 1).wrapping_sub(len);
-            if run >= len && start >= from && start.is_multiple_of(align) {
-                return Search::Found(start);
-            }
-        }
-        Search::Longest(longest)
-    }
 
     #[test]
     fn agrees_with_a_model() {
@@ -190,22 +143,20 @@ mod tests {
                     let full = used[start..start + len].iter().all(|&u| u);
                     assert_eq!(bits.remove(start, len), full);
                     used[start..start + len].fill(false);
-                    let low = used[..start].iter().rev().take_while(|&&u| !u).count();
-                    let high = used[start..].iter().take_while(|&&u| !u).count();
-                    assert_eq!(bits.run_around(start, len), low + high);
                 } else {
                     assert_eq!(bits.insert(start, len), clear);
                     used[start..start + len].fill(true);
                 }
             }
             for _ in 0..60 {
-                let (len, align) = (1 + rng.below(200), 1 << rng.below(8));
                 let from = if rng.below(2) == 0 { 0 } else { rng.below(PAGES) };
-                assert_eq!(bits.search(from, len, align), naive(&used, from, len, align));
-                assert_eq!(
-                    bits.first_clear(from),
-                    (from..PAGES).find(|&i| !used[i]).unwrap_or(PAGES)
-                );
+                for set in [false, true] {
+                    let expected = (from..PAGES).find(|&i| used[i] == set).unwrap_or(PAGES);
+                    assert_eq!(bits.next(from, set), expected);
+                }
+                let word = (0..64).fold(0, |word, i| word | u64::from(used[from / 64 * 64 + i]) << i);
+                assert_eq!(bits.word(from), word);
+                assert_eq!(bits.chunk(from / CHUNK)[from % CHUNK / 64], word);
             }
         }
     }
@@ -248,17 +199,5 @@ mod tests {
                 (start..start + len).filter(|&i| model[i]).count()
             );
         }
-    }
-
-    #[test]
-    fn the_whole_arena_is_one_run() {
-        let mut bits = PageBits::new();
-        assert_eq!(bits.search(0, PAGES, PAGES), Search::Found(0));
-        assert_eq!(bits.run_around(0, PAGES), PAGES);
-        assert!(bits.insert(0, PAGES));
-        assert_eq!(bits.search(0, 1, 1), Search::Longest(0));
-        assert!(bits.remove(1, PAGES - 1));
-        assert_eq!(bits.search(0, PAGES, 1), Search::Longest(PAGES - 1));
-        assert_eq!(bits.search(0, 1, PAGES), Search::Longest(PAGES - 1));
     }
 }

@@ -31,6 +31,8 @@ pub struct Stats {
     pub manual_bytes: usize,
     /// Bytes in manual spans of stack arenas.
     pub stack_bytes: usize,
+    /// Bytes of free pages in mcaches.
+    pub page_cache_bytes: usize,
     /// Bytes of free pages that may still have memory behind them: what the scavenger can give back.
     pub free_bytes: usize,
     /// Bytes of pages that the scavenger, the memory limit and `release_free` have given back since the start.
@@ -77,7 +79,6 @@ pub fn stats() -> Stats {
         metadata_bytes: fixalloc::metadata_bytes(),
         object_arenas,
         stack_arenas,
-        small_span_bytes: heap.small_pages * PAGE,
         large_bytes: heap.large_pages * PAGE,
         manual_bytes: heap.manual_pages * PAGE,
         stack_bytes: heap.stack_pages * PAGE,
@@ -100,6 +101,7 @@ pub fn stats() -> Stats {
         // SAFETY: as above.
         let large = unsafe { &*cache }.large.counts();
         s.large_cached_bytes += counts.large_bytes;
+        s.page_cache_bytes += counts.page_bytes;
         s.large_allocs += large.allocs;
         s.large_frees += large.frees;
     }
@@ -118,6 +120,7 @@ pub fn stats() -> Stats {
         s.direct_allocs += central.direct_allocs;
         s.direct_frees += central.direct_frees;
         s.central_bytes += central.objects * size;
+        s.small_span_bytes += central.spans * usize::from(class.info().pages) * PAGE;
         s.small_live_bytes += allocs.saturating_sub(frees) as usize * size;
         s.allocs += allocs;
         s.frees += frees;
