@@ -23,6 +23,7 @@
 //!    not be touched by its scheduler after its coroutine has returned.
 
 use crate::{
+    local::{self, Locals, Place},
     m::M,
     park::{WaitReason, Waiter},
     sched,
@@ -63,7 +64,7 @@ pub(crate) struct G {
     /// Set before anybody knows the G, constant from then on.
     id: Cell<u64>,
     /// Constant; most goroutines have none.
-    options: Option<Box<Options>>,
+    baggage: Option<Box<Baggage>>,
     join: AtomicU32,
     /// Who may run it; set before anybody knows the G, from then on by the goroutine itself.
     pub(crate) kind: Cell<Kind>,
@@ -106,6 +107,23 @@ pub enum OnStackOverflow {
 /// The payload of a goroutine that has overflowed its stack.
 pub(crate) struct Overflowed;
 
+/// What a goroutine comes with, if anything.
+#[derive(Debug, Default)]
+pub(crate) struct Baggage {
+    pub(crate) options: Options,
+    /// Goroutine-local variables that its spawner passes on; taken by the goroutine when it begins.
+    pub(crate) inherited: Option<Locals>,
+}
+
+impl Options {
+    pub(crate) fn packed(self) -> Option<Box<Baggage>> {
+        Some(Box::new(Baggage {
+            options: self,
+            inherited: None,
+        }))
+    }
+}
+
 struct Vtable {
     /// Runs the closure on the goroutine's stack and leaves its result in the payload.
     run: unsafe fn(NonNull<G>),
@@ -140,6 +158,8 @@ pub(crate) struct Body {
     pub(crate) locks: Cell<u32>,
     /// It sleeps in the kernel, as a rule: see `sched::habit`.
     pub(crate) blocks: Cell<bool>,
+    /// Its goroutine-local variables, or null; the goroutine's own.
+    pub(crate) locals: Place,
 }
 
 /// A stack whose top is taken by its [`Body`], which has the right to it.
@@ -214,7 +234,7 @@ where
     unsafe fn free(g: NonNull<G>) {
         // SAFETY: as the caller promised; the block came from `G::create` with this layout.
         unsafe {
-            ptr::drop_in_place(&raw mut (*g.as_ptr()).options);
+            ptr::drop_in_place(&raw mut (*g.as_ptr()).baggage);
             baton_alloc::free(g.as_ptr().cast(), Layout::new::<Self>());
         }
     }
@@ -222,7 +242,7 @@ where
 
 impl G {
     /// Makes a goroutine that will run `start`. It is in nobody's hands but the caller's, and one [`Handle`] is out.
-    pub(crate) fn create<F, T>(start: F, options: Option<Box<Options>>, kind: Kind) -> NonNull<G>
+    pub(crate) fn create<F, T>(start: F, baggage: Option<Box<Baggage>>, kind: Kind) -> NonNull<G>
     where
         F: FnOnce() -> T,
     {
@@ -236,7 +256,7 @@ impl G {
                 body: Cell::new(ptr::null_mut()),
                 waiter: Cell::new(ptr::null()),
                 id: Cell::new(0),
-                options,
+                baggage,
                 join: AtomicU32::new(0),
                 kind: Cell::new(kind),
                 wait_reason: AtomicU8::new(WaitReason::None as u8),
@@ -263,19 +283,19 @@ impl G {
 
     /// The name that its builder gave it.
     pub(crate) fn name(&self) -> Option<&str> {
-        self.options.as_ref()?.name.as_deref()
+        self.baggage.as_ref()?.options.name.as_deref()
     }
 
     /// What its builder said about an overflow of its stack.
     pub(crate) fn on_stack_overflow(&self) -> OnStackOverflow {
-        self.options
+        self.baggage
             .as_ref()
-            .map_or_else(OnStackOverflow::default, |o| o.on_stack_overflow)
+            .map_or_else(OnStackOverflow::default, |baggage| baggage.options.on_stack_overflow)
     }
 
     /// The stack that its builder asked for, in bytes.
     pub(crate) fn max_stack(&self) -> Option<usize> {
-        self.options.as_ref()?.max_stack
+        self.baggage.as_ref()?.options.max_stack
     }
 
     /// The kind of stack that it is to have; `usual` if its builder asked for none.
@@ -294,8 +314,18 @@ impl G {
     unsafe fn main(g: NonNull<G>) {
         // SAFETY: G is alive until DONE is set below.
         let this = unsafe { g.as_ref() };
+        // SAFETY: the body of this very goroutine, at the top of this stack.
+        let body = unsafe { &*this.body.get() };
+        if this.baggage.is_some() {
+            // SAFETY: nobody else looks at what is inherited.
+            let inherited = unsafe { (*g.as_ptr()).baggage.as_mut() }.and_then(|baggage| baggage.inherited.take());
+            if let Some(inherited) = inherited {
+                local::begin(body, inherited);
+            }
+        }
         // SAFETY: this is the one call, on the goroutine's own stack.
         unsafe { (this.vtable.run)(g) };
+        local::end(&body.locals);
         if this.join.load(Acquire) & DETACHED != 0 {
             // SAFETY: the handle is gone, so the result and the block are ours. It is dropped while this is still a
             // goroutine, since it may park.
@@ -375,6 +405,7 @@ impl Body {
                 yielder: Cell::new(ptr::null()),
                 stack,
                 last_m: Cell::new(ptr::null()),
+                locals: Cell::new(ptr::null_mut()),
                 locks: Cell::new((g.as_ref().kind.get() == Kind::Pinned).into()),
                 blocks: Cell::new(false),
             });

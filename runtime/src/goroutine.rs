@@ -199,9 +199,7 @@ impl Builder {
             return Err(SpawnError::StackSize(bytes));
         }
         // SAFETY: as the caller promised; the closure is 'static.
-        Ok(JoinHandle(unsafe {
-            sched::spawn(f, Some(Box::new(self.options)), kind)
-        }))
+        Ok(JoinHandle(unsafe { sched::spawn(f, self.options.packed(), kind) }))
     }
 }
 
@@ -417,7 +415,7 @@ where
         ..Options::default()
     };
     // SAFETY: what the closure borrows outlives it, since this waits for its end. Its contract is that of `go!`.
-    match unsafe { sched::spawn(f, Some(Box::new(main)), Kind::Migrating) }.join() {
+    match unsafe { sched::spawn(f, main.packed(), Kind::Migrating) }.join() {
         Ok(value) => value,
         Err(payload) => resume_unwind(payload),
     }

@@ -37,7 +37,7 @@
 //! | module | for |
 //! |---|---|
 //! | [`go!`], [`spawn`], [`scope`](fn@scope), [`Builder`], [`JoinHandle`], [`run`], [`Runtime`] | starting and joining goroutines |
-//! | [`lock_os_thread`] | staying on a thread |
+//! | [`lock_os_thread`], [`goroutine_local!`] | staying on a thread; variables of a goroutine |
 //! | [`chan`] | channels |
 //! | [`sync`] | wait groups |
 //! | [`time`] | sleeping |
@@ -53,6 +53,7 @@ pub mod debug;
 mod fatal;
 mod g;
 mod goroutine;
+mod local;
 mod lock;
 mod m;
 mod macros;
@@ -77,6 +78,7 @@ pub use goroutine::{
     Builder, Goroutine, JoinError, JoinHandle, Runtime, RuntimeBuilder, SpawnError, current, procs, run, spawn,
     spawn_migrating,
 };
+pub use local::LocalKey;
 pub use metrics::{Metrics, metrics};
 pub use park::yield_now;
 pub use pinned::{OsThreadGuard, lock_os_thread};

@@ -9,8 +9,8 @@ use super::{
     runq::{Full, HALF},
 };
 use crate::{
-    g::{G, Handle, Kind, Options},
-    lock,
+    g::{Baggage, G, Handle, Kind},
+    local, lock,
     m::{self, M},
     p::Own,
     sched,
@@ -31,12 +31,12 @@ use std::{
 /// If it is of a kind that migrates, `start`, and what it leaves on its stack across parking calls, may go on on another
 /// thread: the contract of [`spawn_migrating`](crate::spawn_migrating). The closure lives as long as the goroutine does.
 #[inline]
-pub(crate) unsafe fn spawn<F, T>(start: F, options: Option<Box<Options>>, kind: Kind) -> Handle<T>
+pub(crate) unsafe fn spawn<F, T>(start: F, baggage: Option<Box<Baggage>>, kind: Kind) -> Handle<T>
 where
     F: FnOnce() -> T,
 {
     lock::room();
-    let g = G::create(start, options, kind);
+    let g = G::create(start, local::inherit(baggage), kind);
     // SAFETY: made just now with these types, and this is the one handle.
     let handle = unsafe { Handle::new::<F>(g) };
     spawned(g);
