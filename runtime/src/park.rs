@@ -52,6 +52,7 @@ pub(crate) enum WaitReason {
     None,
     ChanSend,
     ChanRecv,
+    Select,
     Sleep,
     Join,
     WaitGroup,
@@ -65,7 +66,8 @@ pub(crate) struct Waiter {
     g: Cell<*mut G>,
     /// What several wakers must claim; `None` if there can be but one. Written before `commit`, constant until the wake.
     ticket: Cell<Option<Ticket>>,
-    /// What the claimer left. The claimer's until the wake.
+    /// What the claimer left: to which of the things waited for something happened, and what. The claimer's until the wake.
+    case: Cell<u32>,
     outcome: Cell<Event>,
     /// A thread's ticket.
     word: AtomicU64,
@@ -92,6 +94,7 @@ impl Waiter {
         Self {
             g: Cell::new(ptr::null_mut()),
             ticket: Cell::new(None),
+            case: Cell::new(0),
             outcome: Cell::new(Event::TimedOut),
             word: AtomicU64::new(0),
             woken: AtomicU32::new(0),
@@ -157,14 +160,20 @@ impl Waiter {
         self.outcome.get()
     }
 
-    /// Takes the right to wake this waiter, and leaves `outcome` for it. `false`: somebody else was faster, and the waiter
+    /// To which of the things waited for it happened.
+    #[inline]
+    pub(crate) fn case(&self) -> u32 {
+        self.case.get()
+    }
+
+    /// Takes the right to wake this waiter, and leaves `case` and `outcome` for it. `false`: somebody else was faster, and the waiter
     /// must not be touched any more once the lock is given back under which it was found.
     ///
     /// # Safety
     ///
     /// The waiter was found on a list whose lock is held.
     #[inline]
-    pub(crate) unsafe fn claim(&self, outcome: Event) -> bool {
+    pub(crate) unsafe fn claim(&self, case: u32, outcome: Event) -> bool {
         if let Some(ticket) = self.ticket.get() {
             // SAFETY: a thread stays, with its word, until it has taken the lock that the caller holds; a goroutine's
             // word is in a descriptor.
@@ -172,6 +181,7 @@ impl Waiter {
                 return false;
             }
         }
+        self.case.set(case);
         self.outcome.set(outcome);
         true
     }

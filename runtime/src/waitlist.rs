@@ -28,6 +28,10 @@ pub(crate) struct Node {
     waiter: *const Waiter,
     /// Where the party gives from, or gets to: what it means is a matter of those who use the list.
     pub(crate) data: *mut (),
+    /// Likewise: how the party waits.
+    pub(crate) kind: u32,
+    /// Which of the things that the party waits for this is.
+    case: u32,
     next: Cell<*const Node>,
     prev: Cell<*const Node>,
     linked: Cell<bool>,
@@ -51,13 +55,24 @@ impl Node {
         Self {
             waiter,
             data,
+            kind: 0,
+            case: 0,
             next: Cell::new(ptr::null()),
             prev: Cell::new(ptr::null()),
             linked: Cell::new(false),
         }
     }
 
-    /// Takes the right to wake the party, and leaves for it what happened: see [`Waiter::claim`].
+    /// A node of a party that waits for several things, of which this is number `case`.
+    pub(crate) const fn for_case(waiter: *const Waiter, kind: u32, case: u32) -> Self {
+        Self {
+            kind,
+            case,
+            ..Self::new(waiter, ptr::null_mut())
+        }
+    }
+
+    /// Takes the right to wake the party, and leaves for it what happened to which case: see [`Waiter::claim`].
     ///
     /// # Safety
     ///
@@ -65,7 +80,7 @@ impl Node {
     #[inline]
     pub(crate) unsafe fn claim(&self, event: Event) -> bool {
         // SAFETY: as the caller promised, and a node leads to its waiter, which is there as long as the node (invariant 3).
-        unsafe { (*self.waiter).claim(event) }
+        unsafe { (*self.waiter).claim(self.case, event) }
     }
 
     /// Wakes the party, which the caller has claimed; the node may be gone when this returns.
@@ -87,6 +102,19 @@ impl WaitList {
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.head.is_null()
+    }
+
+    /// Whether the list has such a node. The lock is held.
+    pub(crate) fn any(&self, mut is: impl FnMut(&Node) -> bool) -> bool {
+        let mut at = self.head;
+        // SAFETY: nodes on the list are alive (invariants 2 and 3).
+        while let Some(node) = unsafe { at.as_ref() } {
+            if is(node) {
+                return true;
+            }
+            at = node.next.get();
+        }
+        false
     }
 
     /// Puts `node`, which is on no list, at the end. The lock is held.

@@ -55,6 +55,22 @@ pub enum RecvTimeoutError {
     Disconnected,
 }
 
+/// None of the operations could be done at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TrySelectError;
+
+/// None of the operations could be done in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SelectTimeoutError;
+
+/// None of the operations is ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TryReadyError;
+
+/// None of the operations became ready in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadyTimeoutError;
+
 /// The texts, each of them once.
 mod text {
     pub(super) const SEND_DISCONNECTED: &str = "sending on a disconnected channel";
@@ -64,6 +80,8 @@ mod text {
     pub(super) const RECV_EMPTY: &str = "receiving on an empty channel";
     pub(super) const RECV_TIMEOUT: &str = "timed out waiting on receive operation";
     pub(super) const RECV_TIMEOUT_DISCONNECTED: &str = "channel is empty and disconnected";
+    pub(super) const SELECT_WAITS: &str = "all operations in select would block";
+    pub(super) const SELECT_TIMEOUT: &str = "timed out waiting on select";
 }
 
 impl<T> SendError<T> {
@@ -233,9 +251,37 @@ impl fmt::Display for RecvTimeoutError {
     }
 }
 
+impl fmt::Display for TrySelectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(text::SELECT_WAITS)
+    }
+}
+
+impl fmt::Display for SelectTimeoutError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(text::SELECT_TIMEOUT)
+    }
+}
+
+impl fmt::Display for TryReadyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(text::SELECT_WAITS)
+    }
+}
+
+impl fmt::Display for ReadyTimeoutError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(text::SELECT_TIMEOUT)
+    }
+}
+
 impl<T> Error for SendError<T> {}
 impl<T> Error for TrySendError<T> {}
 impl<T> Error for SendTimeoutError<T> {}
 impl Error for RecvError {}
 impl Error for TryRecvError {}
 impl Error for RecvTimeoutError {}
+impl Error for TrySelectError {}
+impl Error for SelectTimeoutError {}
+impl Error for TryReadyError {}
+impl Error for ReadyTimeoutError {}

@@ -7,12 +7,14 @@
 //! # Invariants (under the lock)
 //!
 //! 1. Receivers wait only while there is no message for them in the queue and no sender waits.
-//! 2. Senders wait only while the queue is full (at capacity 0 it always is).
+//! 2. Senders wait only while there is no room (at capacity 0 there never is) and no receiver waits.
 //! 3. Nobody waits in a direction whose other end is gone.
 //!
 //! A message goes to a waiting receiver directly, onto its stack; a waiting sender's message moves into the queue when a
 //! receiver makes room. So the queue's order is the order of sends. Wakes happen after the lock is given back. A goroutine
 //! that waits leaves the lock to g0 to give back.
+//!
+//! Those who select wait here too, and are given no message but the promise of one: see `promise`.
 //!
 //! One lock and not a lock-free ring: two goroutines on one P, which is how they end up, since what one makes ready runs
 //! next there, pay 10 ns for a send and its receive together, and the lock is what makes handing over, selecting and closing
@@ -28,7 +30,7 @@ use crate::{
 };
 use std::{
     collections::VecDeque,
-    mem::MaybeUninit,
+    mem::{self, ManuallyDrop, MaybeUninit},
     ptr,
     sync::atomic::{
         AtomicUsize,
@@ -39,6 +41,13 @@ use std::{
 /// Slots that a bounded channel has from the start; a larger one grows to its capacity as it fills.
 const FIRST_SLOTS: usize = 1024;
 
+/// `Node::kind`: sends or receives; a receiver's slot is to be filled, a sender's to be emptied.
+pub(super) const PLAIN: u32 = 0;
+/// `Node::kind`: selects; has no slot, and is given a promise.
+pub(super) const SELECT: u32 = 1;
+/// `Node::kind`: wants to know when a look is worth while, and takes nothing.
+pub(super) const WATCH: u32 = 2;
+
 pub(super) struct Hchan<T> {
     state: Mutex<State<T>>,
     capacity: Option<usize>,
@@ -46,17 +55,25 @@ pub(super) struct Hchan<T> {
     receivers: AtomicUsize,
 }
 
-struct State<T> {
-    queue: VecDeque<T>,
-    receivers: WaitList,
-    senders: WaitList,
+pub(super) struct State<T> {
+    pub(super) queue: VecDeque<T>,
+    pub(super) receivers: WaitList,
+    pub(super) senders: WaitList,
+    /// Those who were promised a message and wait for it: see `promise`.
+    pub(super) creditors: WaitList,
+    /// Messages that were promised to receivers.
+    pub(super) promised_out: usize,
+    /// Places that were promised to senders.
+    pub(super) promised_in: usize,
+    /// `usize::MAX` if the channel is unbounded.
+    capacity: usize,
     /// All senders or all receivers are gone.
-    disconnected: bool,
+    pub(super) disconnected: bool,
 }
 
 /// Where a message lies that is handed over: on the stack of the party that waits. A waiting sender's is full until
 /// somebody claims the sender for `Event::Done`, a waiting receiver's is full from then on.
-type Slot<T> = MaybeUninit<T>;
+pub(super) type Slot<T> = MaybeUninit<T>;
 
 /// What a send or a receive came to without waiting.
 enum Attempt<'a, S, T, E> {
@@ -69,26 +86,82 @@ enum Attempt<'a, S, T, E> {
 type Sending<'a, T> = Attempt<'a, State<T>, (), T>;
 type Receiving<'a, T> = Attempt<'a, State<T>, T, ()>;
 
-/// Puts `message` into the slot of a receiver.
-///
-/// # Safety
-///
-/// `node` is on a list of receivers of `T`, and claimed by the caller, who has not woken it yet.
-#[inline]
-unsafe fn give<T>(node: &Node, message: T) {
-    // SAFETY: as the caller promised, the slot is there, empty, and the caller's.
-    unsafe { (*node.data.cast::<Slot<T>>()).write(message) };
+impl<T> State<T> {
+    /// Whether there is a message that was promised to nobody.
+    #[inline]
+    pub(super) fn has_message(&self) -> bool {
+        self.queue.len() > self.promised_out
+    }
+
+    /// Whether there is a place that was promised to nobody.
+    #[inline]
+    pub(super) fn has_room(&self) -> bool {
+        self.queue.len() + self.promised_in < self.capacity
+    }
+
+    /// The first receiver that waits, claimed. Those who merely watch are woken on the way.
+    #[inline]
+    pub(super) fn next_receiver<'a>(&mut self) -> Option<&'a Node> {
+        next(&mut self.receivers)
+    }
+
+    /// The first sender that waits, claimed, likewise.
+    #[inline]
+    pub(super) fn next_sender<'a>(&mut self) -> Option<&'a Node> {
+        next(&mut self.senders)
+    }
+
+    /// Gives `message` to a receiver that was claimed.
+    #[inline]
+    pub(super) fn hand_to(&mut self, receiver: &Node, message: T) {
+        if receiver.kind == PLAIN {
+            // SAFETY: the slot of a receiver that is claimed and not yet woken is there, empty, and the claimer's.
+            unsafe { (*receiver.data.cast::<Slot<T>>()).write(message) };
+        } else {
+            self.promised_out += 1;
+            self.queue.push_back(message);
+        }
+    }
+
+    /// There is room: if a sender waits, it is let in. The caller wakes it once the lock is given back.
+    #[inline]
+    pub(super) fn let_in<'a>(&mut self) -> Option<&'a Node> {
+        if self.senders.is_empty() || !self.has_room() {
+            return None;
+        }
+        let sender = self.next_sender()?;
+        if sender.kind == PLAIN {
+            self.queue.push_back(take(sender));
+        } else {
+            self.promised_in += 1;
+        }
+        Some(sender)
+    }
 }
 
-/// Takes the message out of the slot of a sender.
-///
-/// # Safety
-///
-/// `node` is on a list of senders of `T`, and claimed by the caller, who has not woken it yet and calls this once.
 #[inline]
-unsafe fn take<T>(node: &Node) -> T {
-    // SAFETY: as the caller promised, the slot is there, full, and the caller's.
-    unsafe { (*node.data.cast::<Slot<T>>()).assume_init_read() }
+fn next<'a>(list: &mut WaitList) -> Option<&'a Node> {
+    loop {
+        let node = list.pop_claimed(Event::Done)?;
+        if node.kind != WATCH {
+            return Some(node);
+        }
+        node.wake();
+    }
+}
+
+/// Somebody is about to wait on the other side, which those who watch `list` want to know. Nobody else waits there.
+pub(super) fn tell_watchers(list: &mut WaitList) {
+    let partner = next(list);
+    debug_assert!(partner.is_none(), "who finds a partner does not wait");
+}
+
+/// The message of a plain sender that the caller has claimed and not yet woken; called once.
+#[inline]
+pub(super) fn take<T>(sender: &Node) -> T {
+    debug_assert!(sender.kind == PLAIN);
+    // SAFETY: the slot of such a sender is there, full, and the claimer's.
+    unsafe { (*sender.data.cast::<Slot<T>>()).assume_init_read() }
 }
 
 impl<T> Hchan<T> {
@@ -99,6 +172,10 @@ impl<T> Hchan<T> {
                 queue: VecDeque::with_capacity(capacity.unwrap_or(0).min(FIRST_SLOTS)),
                 receivers: WaitList::new(),
                 senders: WaitList::new(),
+                creditors: WaitList::new(),
+                promised_out: 0,
+                promised_in: 0,
+                capacity: capacity.unwrap_or(usize::MAX),
                 disconnected: false,
             }),
             capacity,
@@ -111,8 +188,15 @@ impl<T> Hchan<T> {
         self.capacity
     }
 
+    /// Messages in the queue and on their way to it, without those that are promised.
     pub(super) fn len(&self) -> usize {
-        self.state.lock().queue.len()
+        let state = self.state.lock();
+        (state.queue.len() + state.promised_in).saturating_sub(state.promised_out)
+    }
+
+    #[inline]
+    pub(super) fn state(&self) -> &Mutex<State<T>> {
+        &self.state
     }
 
     fn attempt_send(&self, message: T) -> Sending<'_, T> {
@@ -121,16 +205,13 @@ impl<T> Hchan<T> {
         if state.disconnected {
             return Attempt::Disconnected(message);
         }
-        if !state.receivers.is_empty()
-            && let Some(receiver) = state.receivers.pop_claimed(Event::Done)
-        {
-            // SAFETY: just claimed, from the list of receivers.
-            unsafe { give(receiver, message) };
+        if let Some(receiver) = state.next_receiver() {
+            state.hand_to(receiver, message);
             drop(state);
             receiver.wake();
             return Attempt::Done(());
         }
-        if self.capacity.is_some_and(|capacity| state.queue.len() >= capacity) {
+        if !state.has_room() {
             return Attempt::Wait(message, state);
         }
         state.queue.push_back(message);
@@ -145,6 +226,7 @@ impl<T> Hchan<T> {
         }
     }
 
+    /// Sends `message`, waiting until `deadline` at most.
     pub(super) fn send(&self, message: T, deadline: u64) -> Result<(), SendTimeoutError<T>> {
         match self.attempt_send(message) {
             Attempt::Done(()) => Ok(()),
@@ -174,21 +256,19 @@ impl<T> Hchan<T> {
     fn attempt_recv(&self) -> Receiving<'_, T> {
         checkpoint();
         let mut state = self.state.lock();
-        let first = state.queue.pop_front();
-        let sender = state.senders.pop_claimed(Event::Done);
-        // SAFETY: just claimed, from the list of senders.
-        let waiting = sender.map(|sender| unsafe { take::<T>(sender) });
-        let message = match (first, waiting) {
-            (Some(first), Some(next)) => {
-                state.queue.push_back(next);
-                Some(first)
+        let (message, sender) = if state.has_message() {
+            (state.queue.pop_front(), state.let_in())
+        } else {
+            match state.next_sender() {
+                Some(sender) if sender.kind == PLAIN => (Some(take(sender)), Some(sender)),
+                Some(sender) => {
+                    state.engage(sender);
+                    return Attempt::Done(self.receive_promised(state));
+                }
+                None if !state.disconnected => return Attempt::Wait((), state),
+                None => (None, None),
             }
-            (first, waiting) => first.or(waiting),
         };
-        let disconnected = state.disconnected;
-        if message.is_none() && !disconnected {
-            return Attempt::Wait((), state);
-        }
         drop(state);
         if let Some(sender) = sender {
             sender.wake();
@@ -204,6 +284,7 @@ impl<T> Hchan<T> {
         }
     }
 
+    /// Receives a message, waiting until `deadline` at most.
     pub(super) fn recv(&self, deadline: u64) -> Result<T, RecvTimeoutError> {
         match self.attempt_recv() {
             Attempt::Done(message) => Ok(message),
@@ -227,7 +308,7 @@ impl<T> Hchan<T> {
     }
 
     /// Waits on one of the channel's lists, with `slot` for the other side, and gives the lock back.
-    fn wait(
+    pub(super) fn wait(
         &self,
         mut state: MutexGuard<'_, State<T>>,
         list: impl Fn(&mut State<T>) -> &mut WaitList,
@@ -275,7 +356,7 @@ impl<T> Hchan<T> {
     /// end of something.
     pub(super) fn remove_receiver(&self) {
         if self.receivers.fetch_sub(1, AcqRel) == 1 {
-            self.disconnect(std::mem::take);
+            self.disconnect(mem::take);
         }
     }
 
@@ -288,6 +369,11 @@ impl<T> Hchan<T> {
         drop(state);
         receivers.wake_all();
         senders.wake_all();
-        drop(discarded);
+        // A message whose destructor panics leaves the rest alone: a second panic would be the end.
+        let mut discarded = ManuallyDrop::new(discarded);
+        while let Some(message) = discarded.pop_front() {
+            drop(message);
+        }
+        drop(ManuallyDrop::into_inner(discarded));
     }
 }

@@ -13,21 +13,56 @@
 //!     assert_eq!(rx.iter().collect::<Vec<_>>(), ["one", "two"]);
 //! });
 //! ```
+//!
+//! A program written for crossbeam-channel compiles after `use baton::chan as crossbeam_channel;`, and means the same.
+//!
+//! | constructor | receivers get |
+//! |---|---|
+//! | [`bounded`], [`unbounded`] | what senders send |
+//! | [`after`], [`at`] | one moment, when it has come |
+//! | [`tick`] | a moment at regular intervals |
+//! | [`never`] | nothing, ever |
+//!
+//! [`select!`](crate::select), [`select_biased!`](crate::select_biased) and [`Select`] wait for several operations at once.
+//!
+//! # Waiting
+//!
+//! Whatever waits here parks the goroutine, or, in a plain thread, the thread. A message goes straight to a receiver that
+//! waits; a woken receiver runs next on the processor of the one who woke it. No operation allocates, but for the growth
+//! of an unbounded channel's queue, whose room stays.
 
+mod clock;
 mod error;
 mod hchan;
+mod promise;
+mod receiver;
+mod select;
+mod select_macro;
+mod sender;
 
-pub use error::{RecvError, RecvTimeoutError, SendError, SendTimeoutError, TryRecvError, TrySendError};
+pub use crate::{select, select_biased};
+pub use error::{
+    ReadyTimeoutError, RecvError, RecvTimeoutError, SelectTimeoutError, SendError, SendTimeoutError, TryReadyError,
+    TryRecvError, TrySelectError, TrySendError,
+};
+pub use receiver::{IntoIter, Iter, Receiver, TryIter};
+pub use select::{Select, SelectedOperation};
+pub use sender::Sender;
 
-use crate::time::{self, heap::NEVER};
+use crate::time;
+use clock::Clock;
 use hchan::Hchan;
+use receiver::Flavor;
 use std::{
-    fmt,
-    iter::FusedIterator,
-    panic::{RefUnwindSafe, UnwindSafe},
     sync::Arc,
     time::{Duration, Instant},
 };
+
+/// What `select!` expands to.
+#[doc(hidden)]
+pub mod internal {
+    pub use super::select::{Case, receiving, select, select_until, sending, try_select};
+}
 
 /// A channel that holds at most `capacity` messages; with 0, a send waits until a receiver takes its message.
 ///
@@ -59,299 +94,85 @@ pub fn unbounded<T>() -> (Sender<T>, Receiver<T>) {
 
 fn ends<T>(chan: Hchan<T>) -> (Sender<T>, Receiver<T>) {
     let chan = Arc::new(chan);
-    (
-        Sender {
-            chan: Arc::clone(&chan),
-        },
-        Receiver { chan },
-    )
+    let receiver = Receiver {
+        flavor: Flavor::Chan(Arc::clone(&chan)),
+    };
+    (Sender { chan }, receiver)
 }
 
-/// The sending end. Clone it for more senders; when the last is dropped, receivers get what is left and then an error.
-pub struct Sender<T> {
-    chan: Arc<Hchan<T>>,
-}
-
-/// The receiving end. Clone it for more receivers: each message goes to one of them. When the last is dropped, sends fail.
-pub struct Receiver<T> {
-    chan: Arc<Hchan<T>>,
-}
-
-impl<T> Sender<T> {
-    /// Sends a message, waiting for room (or, in a rendezvous, for a receiver).
-    ///
-    /// # Errors
-    ///
-    /// All receivers are gone; the error holds the message.
-    pub fn send(&self, message: T) -> Result<(), SendError<T>> {
-        let sent = self.chan.send(message, NEVER);
-        sent.map_err(|error| SendError(error.into_inner()))
-    }
-
-    /// Sends a message if that needs no waiting.
-    ///
-    /// # Errors
-    ///
-    /// There is no room, or all receivers are gone; the error holds the message.
-    pub fn try_send(&self, message: T) -> Result<(), TrySendError<T>> {
-        self.chan.try_send(message)
-    }
-
-    /// Sends a message, waiting for room (or, in a rendezvous, for a receiver) for at most `timeout`.
-    ///
-    /// # Errors
-    ///
-    /// There was no room in time, or all receivers are gone; the error holds the message.
-    ///
-    /// ```
-    /// use std::time::Duration;
-    ///
-    /// let (tx, rx) = baton::chan::bounded(1);
-    /// tx.send(1).unwrap();
-    /// let error = tx.send_timeout(2, Duration::from_millis(1)).unwrap_err();
-    /// assert!(error.is_timeout());
-    /// # drop(rx);
-    /// ```
-    pub fn send_timeout(&self, message: T, timeout: Duration) -> Result<(), SendTimeoutError<T>> {
-        self.chan.send(message, time::deadline_in(timeout))
-    }
-
-    /// Sends a message, waiting for room (or, in a rendezvous, for a receiver) until `deadline`.
-    ///
-    /// # Errors
-    ///
-    /// As for [`send_timeout`](Self::send_timeout).
-    pub fn send_deadline(&self, message: T, deadline: Instant) -> Result<(), SendTimeoutError<T>> {
-        self.chan.send(message, time::deadline_at(deadline))
-    }
-
-    /// Whether no message is in the channel.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Whether the channel holds all that it can; a rendezvous is always full.
-    #[must_use]
-    pub fn is_full(&self) -> bool {
-        self.capacity() == Some(self.len())
-    }
-
-    /// How many messages are in the channel.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.chan.len()
-    }
-
-    /// How many messages the channel holds at most; `None` if it is unbounded.
-    #[must_use]
-    pub fn capacity(&self) -> Option<usize> {
-        self.chan.capacity()
-    }
-
-    /// Whether both are ends of one channel.
-    #[must_use]
-    pub fn same_channel(&self, other: &Sender<T>) -> bool {
-        Arc::ptr_eq(&self.chan, &other.chan)
+/// A channel that gives one message, the moment at which it does, when `duration` has passed.
+///
+/// ```
+/// use baton::chan::{after, select, unbounded};
+/// use std::time::Duration;
+///
+/// let (_tx, rx) = unbounded::<i32>();
+/// select! {
+///     recv(rx) -> _ => unreachable!("nobody sends"),
+///     recv(after(Duration::from_millis(1))) -> _ => println!("timed out"),
+/// }
+/// ```
+#[must_use]
+pub fn after(duration: Duration) -> Receiver<Instant> {
+    match Instant::now().checked_add(duration) {
+        Some(when) => clock(Clock::new(when, time::deadline_in(duration), None)),
+        None => never(),
     }
 }
 
-impl<T> Receiver<T> {
-    /// Receives a message, waiting for one.
-    ///
-    /// # Errors
-    ///
-    /// The channel is empty and all senders are gone.
-    pub fn recv(&self) -> Result<T, RecvError> {
-        self.chan.recv(NEVER).map_err(|_| RecvError)
-    }
+/// A channel that gives one message, `when`, as soon as that has come.
+///
+/// ```
+/// use std::time::Instant;
+///
+/// let now = Instant::now();
+/// assert_eq!(baton::chan::at(now).recv(), Ok(now));
+/// ```
+#[must_use]
+pub fn at(when: Instant) -> Receiver<Instant> {
+    clock(Clock::new(when, time::deadline_at(when), None))
+}
 
-    /// Receives a message if there is one.
-    ///
-    /// # Errors
-    ///
-    /// There is none now, or there will be none any more.
-    pub fn try_recv(&self) -> Result<T, TryRecvError> {
-        self.chan.try_recv()
-    }
-
-    /// Receives a message, waiting for one for at most `timeout`.
-    ///
-    /// # Errors
-    ///
-    /// There was none in time, or there will be none any more.
-    ///
-    /// ```
-    /// use baton::chan::{self, RecvTimeoutError};
-    /// use std::time::Duration;
-    ///
-    /// let (tx, rx) = chan::unbounded::<()>();
-    /// assert_eq!(rx.recv_timeout(Duration::from_millis(1)), Err(RecvTimeoutError::Timeout));
-    /// # drop(tx);
-    /// ```
-    pub fn recv_timeout(&self, timeout: Duration) -> Result<T, RecvTimeoutError> {
-        self.chan.recv(time::deadline_in(timeout))
-    }
-
-    /// Receives a message, waiting for one until `deadline`.
-    ///
-    /// # Errors
-    ///
-    /// As for [`recv_timeout`](Self::recv_timeout).
-    pub fn recv_deadline(&self, deadline: Instant) -> Result<T, RecvTimeoutError> {
-        self.chan.recv(time::deadline_at(deadline))
-    }
-
-    /// Whether no message is in the channel.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Whether the channel holds all that it can; a rendezvous is always full.
-    #[must_use]
-    pub fn is_full(&self) -> bool {
-        self.capacity() == Some(self.len())
-    }
-
-    /// How many messages are in the channel.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.chan.len()
-    }
-
-    /// How many messages the channel holds at most; `None` if it is unbounded.
-    #[must_use]
-    pub fn capacity(&self) -> Option<usize> {
-        self.chan.capacity()
-    }
-
-    /// Whether both are ends of one channel.
-    #[must_use]
-    pub fn same_channel(&self, other: &Receiver<T>) -> bool {
-        Arc::ptr_eq(&self.chan, &other.chan)
-    }
-
-    /// The messages, one after the other, waiting for each, until all senders are gone.
-    #[must_use]
-    pub fn iter(&self) -> Iter<'_, T> {
-        Iter { receiver: self }
-    }
-
-    /// The messages that are there, without waiting for more.
-    #[must_use]
-    pub fn try_iter(&self) -> TryIter<'_, T> {
-        TryIter { receiver: self }
+/// A channel that gives a message, the moment at which it does, each `duration`. It holds one at a time: ticks that nobody
+/// took in time are left out.
+///
+/// ```
+/// use std::time::{Duration, Instant};
+///
+/// let start = Instant::now();
+/// let ticker = baton::chan::tick(Duration::from_millis(1));
+/// for n in 1..=3 {
+///     assert!(ticker.recv().unwrap() >= start + n * Duration::from_millis(1));
+/// }
+/// ```
+#[must_use]
+pub fn tick(duration: Duration) -> Receiver<Instant> {
+    match Instant::now().checked_add(duration) {
+        Some(when) => clock(Clock::new(when, time::deadline_in(duration), Some(duration))),
+        None => never(),
     }
 }
 
-impl<T> UnwindSafe for Sender<T> {}
-impl<T> RefUnwindSafe for Sender<T> {}
-impl<T> UnwindSafe for Receiver<T> {}
-impl<T> RefUnwindSafe for Receiver<T> {}
-
-impl<T> Clone for Sender<T> {
-    fn clone(&self) -> Self {
-        self.chan.add_sender();
-        Self {
-            chan: Arc::clone(&self.chan),
-        }
+fn clock(clock: Clock<Instant>) -> Receiver<Instant> {
+    Receiver {
+        flavor: Flavor::Clock(Arc::new(clock)),
     }
 }
 
-impl<T> Clone for Receiver<T> {
-    fn clone(&self) -> Self {
-        self.chan.add_receiver();
-        Self {
-            chan: Arc::clone(&self.chan),
-        }
-    }
-}
-
-impl<T> Drop for Sender<T> {
-    fn drop(&mut self) {
-        self.chan.remove_sender();
-    }
-}
-
-impl<T> Drop for Receiver<T> {
-    fn drop(&mut self) {
-        self.chan.remove_receiver();
-    }
-}
-
-impl<T> fmt::Debug for Sender<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad("Sender { .. }")
-    }
-}
-
-impl<T> fmt::Debug for Receiver<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad("Receiver { .. }")
-    }
-}
-
-/// See [`Receiver::iter`].
-#[derive(Debug)]
-pub struct Iter<'a, T> {
-    receiver: &'a Receiver<T>,
-}
-
-/// See [`Receiver::try_iter`].
-#[derive(Debug)]
-pub struct TryIter<'a, T> {
-    receiver: &'a Receiver<T>,
-}
-
-/// The messages of a receiver that the iterator owns.
-#[derive(Debug)]
-pub struct IntoIter<T> {
-    receiver: Receiver<T>,
-}
-
-impl<T> Iterator for Iter<'_, T> {
-    type Item = T;
-
-    fn next(&mut self) -> Option<T> {
-        self.receiver.recv().ok()
-    }
-}
-
-impl<T> FusedIterator for Iter<'_, T> {}
-
-impl<T> Iterator for TryIter<'_, T> {
-    type Item = T;
-
-    fn next(&mut self) -> Option<T> {
-        self.receiver.try_recv().ok()
-    }
-}
-
-impl<T> Iterator for IntoIter<T> {
-    type Item = T;
-
-    fn next(&mut self) -> Option<T> {
-        self.receiver.recv().ok()
-    }
-}
-
-impl<T> FusedIterator for IntoIter<T> {}
-
-impl<'a, T> IntoIterator for &'a Receiver<T> {
-    type Item = T;
-    type IntoIter = Iter<'a, T>;
-
-    fn into_iter(self) -> Iter<'a, T> {
-        self.iter()
-    }
-}
-
-impl<T> IntoIterator for Receiver<T> {
-    type Item = T;
-    type IntoIter = IntoIter<T>;
-
-    fn into_iter(self) -> IntoIter<T> {
-        IntoIter { receiver: self }
-    }
+/// A channel that never gives anything: Go's nil channel. It stands for an operation of a `select!` that is left out.
+///
+/// ```
+/// use baton::chan::{never, select, unbounded};
+///
+/// let (tx, rx) = unbounded();
+/// tx.send(1).unwrap();
+/// let paused = true;
+/// select! {
+///     recv(if paused { &never() } else { &rx }) -> _ => unreachable!("not now"),
+///     default => {}
+/// }
+/// ```
+#[must_use]
+pub fn never<T>() -> Receiver<T> {
+    Receiver { flavor: Flavor::Never }
 }

@@ -120,6 +120,11 @@ impl World {
         self.state.borrow().now
     }
 
+    /// A number below `n` that the seed decides.
+    pub(crate) fn dice(&self, n: usize) -> usize {
+        self.state.borrow_mut().dice.below(n)
+    }
+
     /// Takes a new goroutine in.
     pub(crate) fn spawned(&self, g: NonNull<G>) {
         let mut state = self.state.borrow_mut();
