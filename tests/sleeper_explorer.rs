@@ -71,7 +71,15 @@ const FEWER_PUSHES: [u8; 2] = if cfg!(debug_assertions) { [1, 1] } else { [2, 1]
 const WORK: Work = Work {
     fence_mode: false,
     pushes: [2, 1],
+    sheds: false,
     fault: None,
+};
+
+/// Fewer pushes, since to shed is one thing more that can happen at any time.
+const SHEDS: Work = Work {
+    pushes: [2, 0],
+    sheds: true,
+    ..WORK
 };
 
 /// Where every form of the model of work comes by.
@@ -106,6 +114,27 @@ fn no_work_is_lost_in_fence_mode() {
         ..WORK
     };
     is_right(Protocol::Work(fence_mode), WORK_PLACES);
+}
+
+#[test]
+fn no_work_is_lost_when_some_is_shed() {
+    let places = [WORK_PLACES, &[Pc::Shed]].concat();
+    is_right(Protocol::Work(SHEDS), &places);
+    let fence_mode = Work {
+        fence_mode: true,
+        pushes: FEWER_PUSHES,
+        ..SHEDS
+    };
+    is_right(Protocol::Work(fence_mode), &places);
+}
+
+#[test]
+fn shedding_in_silence_is_wrong() {
+    let faulty = Work {
+        fault: Some(work::Fault::ShedWakesNobody),
+        ..SHEDS
+    };
+    is_wrong(Protocol::Work(faulty), Violation::LostWork);
 }
 
 #[test]

@@ -41,6 +41,7 @@ pub(crate) struct Counters {
     pub(crate) switches: Counter,
     pub(crate) steals: Counter,
     pub(crate) steal_tries: Counter,
+    pub(crate) sheds: Counter,
 }
 
 /// All Ms ever made, for the sums.
@@ -74,6 +75,8 @@ pub struct Metrics {
     pub steals: u64,
     /// Times that it tried.
     pub steal_tries: u64,
+    /// Times that a processor left half of its queue to others because one of them had asked.
+    pub sheds: u64,
     /// Processors taken because of a declared blocking call ([`blocking`](crate::blocking), Baton's own waits).
     pub handoffs_declared: u64,
     /// Processors taken because a thread was found asleep in the kernel.
@@ -140,6 +143,7 @@ pub fn metrics() -> Metrics {
         switches: sum(|c| &c.switches),
         steals: sum(|c| &c.steals),
         steal_tries: sum(|c| &c.steal_tries),
+        sheds: sum(|c| &c.sheds),
         handoffs_declared: handoffs(Cause::Declared),
         handoffs_undeclared: handoffs(Cause::Undeclared),
         handoffs_hog: handoffs(Cause::Hog),

@@ -32,8 +32,11 @@ pub(crate) struct P {
     pub(crate) tick: AtomicU32,
     /// When the earliest sleeper is due; written by the owner together with the heap.
     pub(crate) due: AtomicU64,
-    /// Set by the sysmon when `due` has passed, so that the owner need not read the clock at each switch.
-    pub(crate) timers_due: AtomicBool,
+    /// Set by who wants the owner to look at more than its queue at its next scheduling point, so that it need not look at
+    /// each: by the sysmon when `due` has passed, by a thief that has `asked`. A hint, which may get lost.
+    pub(crate) attention: AtomicBool,
+    /// Set by an M without work: the owner should leave half of its ring where others find it.
+    pub(crate) asked: AtomicBool,
     own: UnsafeCell<Own>,
 }
 
@@ -64,7 +67,8 @@ impl P {
             runq: RunQueue::new(),
             tick: AtomicU32::new(0),
             due: AtomicU64::new(NEVER),
-            timers_due: AtomicBool::new(false),
+            attention: AtomicBool::new(false),
+            asked: AtomicBool::new(false),
             own: UnsafeCell::new(Own {
                 stacks: StackCache::new(),
                 sleepers: Heap::new(),

@@ -50,6 +50,7 @@ pub(crate) enum Pc {
     Run,
     Outside,
     PushBatch,
+    Shed,
     PushFence,
     PushIdle,
     PushSpinning,

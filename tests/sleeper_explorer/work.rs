@@ -2,7 +2,7 @@
 //!
 //! | thread | begins | may then |
 //! |---|---|---|
-//! | M0 | runs a goroutine on P0 | push to its ring, take a batch from the global queue to its ring, and then compute for ever |
+//! | M0 | runs a goroutine on P0 | push to its ring, take a batch from the global queue to its ring, shed half of its ring to the global queue, and then compute for ever |
 //! | M1, M2 | have P1, P2 and find nothing | sleep, be woken, look, steal from P0, run what they find for ever or to its end |
 //! | outside | is a plain thread | push to the global queue |
 //!
@@ -34,6 +34,8 @@ pub(crate) enum Fault {
     LateGiveUp,
     /// An M that moves a batch from the global queue to its own ring wakes nobody.
     BatchWakesNobody,
+    /// An M that sheds half of its ring to the global queue wakes nobody.
+    ShedWakesNobody,
 }
 
 /// The model, or a faulty one.
@@ -42,6 +44,8 @@ pub(crate) struct Work {
     pub(crate) fence_mode: bool,
     /// Pushes by M0, and by the plain thread: at most 3 in all.
     pub(crate) pushes: [u8; 2],
+    /// Whether M0 may shed.
+    pub(crate) sheds: bool,
     pub(crate) fault: Option<Fault>,
 }
 
@@ -129,6 +133,22 @@ impl Work {
                     let batch = write(at, GLOBAL, 0).other(HAND.set(other, s.read(GLOBAL)));
                     push("takes a batch", batch.goto(Pc::PushBatch));
                 }
+                // shed: whether it was asked is a hint, so it may happen at any time.
+                if t == 0 && self.sheds && s.load(t, RING) > 0 {
+                    let half = s.load(t, RING).div_ceil(2);
+                    let shed = at.store(RING, s.load(t, RING) - half).other(HAND.set(other, half));
+                    push("takes half of its ring to shed it", shed.goto(Pc::Shed));
+                }
+            }
+            Pc::Shed if !still => {}
+            Pc::Shed => {
+                let pushed = write(at, GLOBAL, s.read(GLOBAL) + HAND.of(other)).other(HAND.set(other, 0));
+                let next = if self.is(Fault::ShedWakesNobody) {
+                    Pc::Run
+                } else {
+                    Pc::PushIdle
+                };
+                push("pushes what it sheds to the global queue", pushed.goto(next));
             }
             Pc::PushBatch => {
                 let pushed = at

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   every 61st turn: global queue, clock      so that neither is starved by a busy P
-//!   runnext ─▶ own ring ─▶ global queue (a batch) ─▶ timers ─▶ other Ps (rings and due timers; their runnext last) ─▶ idle
+//!   runnext ─▶ own ring ─▶ timers ─▶ global queue (a share) ─▶ other Ps (ask; rings and due timers; their runnext last) ─▶ idle
 //! ```
 //!
 //! runnext inherits the time slice: after [`NEXT_STREAK`](super::runq::NEXT_STREAK) goroutines in a row from there, the oldest of the ring has its
@@ -36,6 +36,10 @@ const GLOBAL_EVERY: u32 = 61;
 
 /// Rounds over the other Ps before a spinning M gives up; in the last it also takes what would run next there.
 const STEAL_ROUNDS: u32 = 4;
+
+/// In so many of them it only asks: the owner of the P sheds half of its ring at its next scheduling point, which costs it less
+/// than a take, a barrier on every core.
+const ASK_ROUNDS: u32 = 2;
 
 /// Turns of the processor's pause between two such rounds: together a few microseconds, enough for a P that is about to
 /// run its runnext to do so.
@@ -145,7 +149,9 @@ fn find_elsewhere(m: &'static M, left: &mut Left, ticks: &mut Vec<u32>, next: Op
         }
         Some(Next::Round) => {
             fire_timers(m);
-            take_global(m);
+            if !shed(m) {
+                take_global(m);
+            }
         }
         Some(Next::Nothing) => {
             left.settle(m);
@@ -197,9 +203,8 @@ fn look(p: &'static P, own: &mut Own, left: &mut Left, spec: Spec) -> Next {
     }
     let tick = p.tick.load(Relaxed).wrapping_add(1);
     p.tick.store(tick, Relaxed);
-    if tick.is_multiple_of(GLOBAL_EVERY) || p.timers_due.load(Relaxed) {
-        // Here, and not where timers are popped: the monitor may set it just after the last timer was.
-        p.timers_due.store(false, Relaxed);
+    if tick.is_multiple_of(GLOBAL_EVERY) || p.attention.load(Relaxed) {
+        p.attention.store(false, Relaxed);
         return Next::Round;
     }
     // SAFETY: inside a section, which owns P.
@@ -268,6 +273,31 @@ fn take_global(m: &'static M) -> bool {
     n > 0
 }
 
+/// Leaves half of what waits here to those who have asked for it, if they still have nothing.
+fn shed(m: &'static M) -> bool {
+    let Some(p) = m.latch().p().and_then(P::of).filter(|p| p.asked.load(Relaxed)) else {
+        return false;
+    };
+    p.asked.store(false, Relaxed);
+    if m.sched.idle_ps.load(Relaxed) == 0 && m.sched.spinning.load(Relaxed) == 0 {
+        return false;
+    }
+    let mut some = [ptr::null_mut(); LOOT];
+    // SAFETY: this thread's M; a section with queue operations.
+    let n = unsafe {
+        m.with_p(|p, _| {
+            let half = (p.runq.len() + usize::from(p.runq.has_next())) / 2;
+            p.runq.pop_some(&mut some[..half.min(LOOT)])
+        })
+    };
+    let n = n.unwrap_or(0);
+    if n > 0 {
+        m.counters.sheds.add(1);
+        put_all_global(m.sched, &some[..n]);
+    }
+    n > 0
+}
+
 /// Puts goroutines that are this M's on its ring, and what finds no room, or no P, on the global queue.
 fn keep(m: &'static M, goroutines: &[*mut G]) {
     // SAFETY: this thread's M; a section with queue operations.
@@ -314,7 +344,8 @@ fn wake_all(gs: &[*mut G]) {
     }
 }
 
-/// Looks at the other Ps, as a spinning M, and takes half of what the first one with work has. `ticks` is room for the
+/// Looks at the other Ps, as a spinning M: asks those with work to shed some, and if none does so in time, takes half of what
+/// the first one has. `ticks` is room for the
 /// ticks of all Ps.
 fn steal(m: &'static M, ticks: &mut Vec<u32>) -> bool {
     let sched = m.sched;
@@ -337,9 +368,14 @@ fn steal(m: &'static M, ticks: &mut Vec<u32>) -> bool {
         for i in 0..ps {
             let i = (start + i) % ps;
             let victim = sched.ps.get(i);
-            let stands_still = round + 1 == STEAL_ROUNDS && victim.tick.load(Relaxed) == ticks[i];
+            let moved = victim.tick.load(Relaxed) != ticks[i];
             let has_ring = victim.runq.len() > 0;
-            let has_next = stands_still && victim.runq.has_next();
+            if has_ring && round < ASK_ROUNDS {
+                victim.asked.store(true, Relaxed);
+                victim.attention.store(true, Relaxed);
+                continue;
+            }
+            let has_next = round + 1 == STEAL_ROUNDS && !moved && victim.runq.has_next();
             let due = victim.due.load(Relaxed);
             if (has_ring || has_next || (due != NEVER && due <= time::now())) && steal_from(m, victim, has_next) {
                 return true;
@@ -365,6 +401,7 @@ fn steal_from(m: &'static M, victim: &'static P, next: bool) -> bool {
         }
         m.counters.steal_tries.add(1);
         let Some(taken) = victim.latch.take() else { return false };
+        victim.asked.store(false, Relaxed);
         // SAFETY: taken: nobody else touches what P owns until `taken` is dropped.
         unsafe {
             let half = victim.runq.len().div_ceil(2).min(LOOT);
@@ -494,7 +531,7 @@ pub(crate) unsafe fn suspend_yield(m: &'static M) {
 fn is_alone(p: &P) -> bool {
     let tick = p.tick.load(Relaxed).wrapping_add(1);
     let alone =
-        p.runq.len() == 0 && !p.runq.has_next() && !tick.is_multiple_of(GLOBAL_EVERY) && !p.timers_due.load(Relaxed);
+        p.runq.len() == 0 && !p.runq.has_next() && !tick.is_multiple_of(GLOBAL_EVERY) && !p.attention.load(Relaxed);
     if alone {
         p.tick.store(tick, Relaxed);
     }

@@ -329,7 +329,7 @@ impl Monitor {
             let due = p.due.load(Acquire);
             let late = due != NEVER && due <= now;
             if late {
-                p.timers_due.store(true, Relaxed);
+                p.attention.store(true, Relaxed);
             }
             let waiting = late || p.runq.has_any() || (!idle && sched.global.len() > 0);
             let declared = blocking % 2 == 1;

@@ -21,7 +21,7 @@ use crate::{
 use heap::{NEVER, Room, Sleeper};
 use std::{
     ptr::NonNull,
-    sync::atomic::Ordering::{Relaxed, Release},
+    sync::atomic::Ordering::Release,
     time::{Duration, Instant},
 };
 
@@ -140,7 +140,6 @@ pub(crate) fn pop_due(p: &P, own: &mut Own, now: u64, into: &mut [*mut G]) -> us
         n += 1;
     }
     p.due.store(own.sleepers.earliest(), Release);
-    p.timers_due.store(false, Relaxed);
     n
 }
 
