@@ -51,7 +51,7 @@ pub(crate) fn describe(owner: *const (), out: &mut dyn fmt::Write) {
     if let Some(g) = unsafe { owner.cast::<G>().as_ref() } {
         let _ = write!(out, "{}", Who(g));
     } else {
-        let _ = out.write_str("a goroutine that was ending");
+        let _ = out.write_str("a goroutine that was ending, or a thread in stack::grow,");
     }
 }
 

@@ -152,6 +152,8 @@ pub(crate) struct Body {
     coroutine: MaybeUninit<Coroutine<(), (), (), Lowered>>,
     yielder: Cell<*const Yielder<(), ()>>,
     stack: Stack,
+    /// The stack that it runs on now: its own, or one of `stack::grow`. The goroutine's.
+    pub(crate) running: Cell<&'static Desc>,
     /// The M that ran this goroutine last: where it belongs if it is pinned, and what forced migration avoids.
     pub(crate) last_m: Cell<*const M>,
     /// Reasons to stay on `last_m`; the goroutine's own.
@@ -162,9 +164,9 @@ pub(crate) struct Body {
     pub(crate) locals: Place,
 }
 
-/// A stack whose top is taken by its [`Body`], which has the right to it.
+/// A stack whose top is taken by its [`Body`], which has the right to it; or, for `stack::grow`, is left free.
 #[derive(Clone, Copy)]
-struct Lowered(&'static Desc);
+pub(crate) struct Lowered(pub(crate) &'static Desc);
 
 /// Room for a [`Body`] at the top of a stack, in whole cache lines.
 const BODY_ROOM: usize = size_of::<Body>().next_multiple_of(64);
@@ -401,6 +403,7 @@ impl Body {
         // SAFETY: the room above the lowered base is set aside for the body, and the stack was the caller's.
         unsafe {
             body.write(Body {
+                running: Cell::new(stack.desc()),
                 coroutine: MaybeUninit::uninit(),
                 yielder: Cell::new(ptr::null()),
                 stack,
@@ -422,7 +425,7 @@ impl Body {
     /// The stack that the goroutine runs on.
     #[inline]
     pub(crate) fn desc(&self) -> &'static Desc {
-        self.stack.desc()
+        self.running.get()
     }
 
     /// Takes the stack back from a goroutine that has ended.

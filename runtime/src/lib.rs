@@ -40,6 +40,7 @@
 //! | [`lock_os_thread`], [`goroutine_local!`] | staying on a thread; variables of a goroutine |
 //! | [`chan`] | channels |
 //! | [`sync`] | wait groups |
+//! | [`stack`] | more stack for deep recursion |
 //! | [`time`] | sleeping |
 //! | [`testing`] | simulations: one thread, interleavings by seed, time that does not wait |
 //! | [`blocking`], [`blocking_now`], [`on_big_stack`], [`yield_now`], [`metrics`](fn@metrics), [`debug`] | the scheduler |
@@ -63,6 +64,7 @@ mod park;
 mod pinned;
 mod sched;
 mod scope;
+pub mod stack;
 pub mod sync;
 pub mod testing;
 mod ticket;

@@ -1,6 +1,6 @@
-//! What the monitor asks the kernel about a thread that does not get on: does it sleep?
+//! What the system says about threads: does one that does not get on sleep, and where does one's own stack end?
 
-use std::{collections::HashMap, fs::File, os::unix::fs::FileExt};
+use std::{collections::HashMap, fs::File, mem::MaybeUninit, os::unix::fs::FileExt, ptr};
 
 /// Probes that are kept at a time: each holds a file descriptor, of which the program has a limited number.
 const KEPT: usize = 64;
@@ -43,6 +43,23 @@ impl Probe {
         let n = self.0.as_ref()?.read_at(&mut line, 0).ok()?;
         Some(!line[..n].starts_with(b"running"))
     }
+}
+
+/// The lowest address of the calling thread's own stack that may be used, 0 if the system does not say.
+pub(crate) fn thread_stack_floor() -> usize {
+    let mut attributes = MaybeUninit::<libc::pthread_attr_t>::uninit();
+    let (mut lowest, mut size, mut guard) = (ptr::null_mut(), 0, 0);
+    // SAFETY: the calls ask about the calling thread; the attributes are filled before they are read, and given back.
+    unsafe {
+        if libc::pthread_getattr_np(libc::pthread_self(), attributes.as_mut_ptr()) != 0 {
+            return 0;
+        }
+        libc::pthread_attr_getstack(attributes.as_ptr(), &raw mut lowest, &raw mut size);
+        libc::pthread_attr_getguardsize(attributes.as_ptr(), &raw mut guard);
+        libc::pthread_attr_destroy(attributes.as_mut_ptr());
+    }
+    // C libraries differ in whether the guard is part of what they name.
+    lowest.addr() + guard
 }
 
 #[cfg(test)]

@@ -112,7 +112,7 @@ fn write_name(out: &mut Report, name: &str) {
             break;
         };
         rest = &rest[digits + len..];
-        if rest == "E" && part.len() == 17 && part.starts_with('h') {
+        if rest.starts_with('E') && part.len() == 17 && part.starts_with('h') {
             break; // the hash
         }
         let _ = out.write_str(if first { "" } else { "::" });
