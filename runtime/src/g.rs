@@ -27,6 +27,7 @@ use crate::{
     m::M,
     park::{WaitReason, Waiter},
     sched,
+    site::Site,
 };
 use baton_stack::{Desc, Spec, Stack, StackError};
 use corosensei::{Coroutine, Yielder};
@@ -63,6 +64,8 @@ pub(crate) struct G {
     waiter: Cell<*const Waiter>,
     /// Set before anybody knows the G, constant from then on.
     id: Cell<u64>,
+    /// Where in the program's text it was started, if that was a `go!`; constant.
+    pub(crate) site: Option<&'static Site>,
     /// Constant; most goroutines have none.
     baggage: Option<Box<Baggage>>,
     join: AtomicU32,
@@ -244,7 +247,12 @@ where
 
 impl G {
     /// Makes a goroutine that will run `start`. It is in nobody's hands but the caller's, and one [`Handle`] is out.
-    pub(crate) fn create<F, T>(start: F, baggage: Option<Box<Baggage>>, kind: Kind) -> NonNull<G>
+    pub(crate) fn create<F, T>(
+        start: F,
+        baggage: Option<Box<Baggage>>,
+        kind: Kind,
+        site: Option<&'static Site>,
+    ) -> NonNull<G>
     where
         F: FnOnce() -> T,
     {
@@ -258,6 +266,7 @@ impl G {
                 body: Cell::new(ptr::null_mut()),
                 waiter: Cell::new(ptr::null()),
                 id: Cell::new(0),
+                site,
                 baggage,
                 join: AtomicU32::new(0),
                 kind: Cell::new(kind),

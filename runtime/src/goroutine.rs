@@ -5,6 +5,7 @@ use crate::{
     g::{Handle, Kind, OnStackOverflow, Options, Overflowed, Payload},
     m,
     sched::{self, StallReport, stall::Hook},
+    site::Site,
 };
 use baton_stack::StackGrowth;
 use std::{fmt, panic::resume_unwind, sync::Arc};
@@ -41,6 +42,21 @@ where
 {
     // SAFETY: as the caller promised; the closure is 'static.
     JoinHandle(unsafe { sched::spawn(f, None, Kind::Migrating) })
+}
+
+/// What `go!` without options expands to.
+///
+/// # Safety
+///
+/// The contract of [`spawn_migrating`].
+#[doc(hidden)]
+pub unsafe fn spawn_at<F, T>(site: &'static Site, f: F) -> JoinHandle<T>
+where
+    F: FnOnce() -> T + Send + 'static,
+    T: Send + 'static,
+{
+    // SAFETY: as the caller promised; the closure is 'static.
+    JoinHandle(unsafe { sched::spawn_at(f, None, Kind::Migrating, Some(site)) })
 }
 
 /// Starts a goroutine that stays on its thread: it may be stolen until it first runs, and goes on on the thread that ran it
@@ -96,6 +112,8 @@ where
 #[must_use = "a builder does nothing until it spawns"]
 pub struct Builder {
     options: Options,
+    /// The `go!` that this is for.
+    site: Option<&'static Site>,
 }
 
 impl Builder {
@@ -114,6 +132,13 @@ impl Builder {
     /// stack is.
     pub fn max_stack(mut self, bytes: usize) -> Self {
         self.options.max_stack = Some(bytes);
+        self
+    }
+
+    /// Says which `go!` this is for.
+    #[doc(hidden)]
+    pub fn __at(mut self, site: &'static Site) -> Self {
+        self.site = Some(site);
         self
     }
 
@@ -199,7 +224,9 @@ impl Builder {
             return Err(SpawnError::StackSize(bytes));
         }
         // SAFETY: as the caller promised; the closure is 'static.
-        Ok(JoinHandle(unsafe { sched::spawn(f, self.options.packed(), kind) }))
+        Ok(JoinHandle(unsafe {
+            sched::spawn_at(f, self.options.packed(), kind, self.site)
+        }))
     }
 }
 

@@ -64,6 +64,7 @@ mod park;
 mod pinned;
 mod sched;
 mod scope;
+mod site;
 pub mod stack;
 pub mod sync;
 pub mod testing;
@@ -86,3 +87,6 @@ pub use park::yield_now;
 pub use pinned::{OsThreadGuard, lock_os_thread};
 pub use sched::{StallCause, StallReport, blocking, blocking_now, on_big_stack, set_procs};
 pub use scope::{Scope, ScopedJoinHandle, scope};
+pub use site::SpawnSite;
+#[doc(hidden)]
+pub use {goroutine::spawn_at as __spawn_at, site::Site as __Site};

@@ -98,15 +98,17 @@ macro_rules! __go_call {
 macro_rules! __go_spawn {
     ([] $($closure:tt)+) => {{
         let closure = $($closure)+;
+        static SITE: $crate::__Site = $crate::__Site::new(file!(), line!());
         // SAFETY: who writes `go!` signs its contract, which is that of `spawn_migrating`.
         #[allow(unsafe_code)]
-        unsafe { $crate::spawn_migrating(closure) }
+        unsafe { $crate::__spawn_at(&SITE, closure) }
     }};
     ([$($builder:tt)+] $($closure:tt)+) => {{
         let closure = $($closure)+;
+        static SITE: $crate::__Site = $crate::__Site::new(file!(), line!());
         // SAFETY: who writes `go!` signs its contract, which is that of `spawn_migrating`.
         #[allow(unsafe_code)]
-        let spawned = unsafe { $($builder)+.spawn_migrating(closure) };
+        let spawned = unsafe { $($builder)+.__at(&SITE).spawn_migrating(closure) };
         match spawned {
             Ok(handle) => handle,
             Err(error) => panic!("go!: {error}"),

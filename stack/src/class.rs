@@ -59,11 +59,11 @@ impl Class {
         self.0 <= Self::LARGEST_SMALL.0
     }
 
-    /// The class of this index.
+    /// The class of this [`index`](Self::index), or the largest.
     #[inline]
-    pub(crate) const fn from_index(index: u8) -> Self {
-        debug_assert!(index < CLASSES as u8);
-        Self(index)
+    #[must_use]
+    pub const fn from_index(index: u8) -> Self {
+        if index < Self::MAX.0 { Self(index) } else { Self::MAX }
     }
 }
 

@@ -198,6 +198,19 @@ impl Desc {
         self.set_class(self.class().max(Class::holding(self.base() - sp)));
     }
 
+    /// Opens a new stack as far as a class: its goroutine is expected to go that deep, and need not trap on the way.
+    ///
+    /// # Safety
+    ///
+    /// The caller holds the stack, and nothing runs on it.
+    pub unsafe fn open_to(&self, class: Class) {
+        let target = self.limit_of(class.bytes());
+        if target < self.limit() {
+            // SAFETY: nothing is in use. A refusal is no harm: then the stack traps when it comes to that.
+            let _ = unsafe { double(self, target) };
+        }
+    }
+
     /// How many bytes are left below `sp`, on this stack.
     #[inline]
     #[must_use]

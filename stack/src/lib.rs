@@ -19,6 +19,7 @@
 //! | `reservation` | one stack: layout, guards, descriptor |
 //! | `class` | what is charged, as a power of two |
 //! | `config` | growth modes, kinds of stack |
+//! | `gauge` | how deep a goroutine went on a stack that was deep before |
 //! | `copystack` | the doubling, and what parking points do |
 //! | `fault` | the signal handler, alternate stacks, the report of an overflow |
 //! | `stackcache` | free stacks of a P |
@@ -50,6 +51,7 @@ mod config;
 mod copystack;
 mod error;
 mod fault;
+mod gauge;
 mod pool;
 mod reservation;
 mod stackcache;
@@ -63,7 +65,7 @@ pub use config::{Spec, StackGrowth, configure, growth};
 pub use copystack::HEADROOM;
 pub use error::StackError;
 pub use fault::{AltStack, Describe, Leave, OnOverflow, install, set_describe, set_on_overflow};
-pub use pool::{acquire, release, release_batch, stats};
+pub use pool::{acquire, acquire_class, release, release_batch, stats};
 pub use reservation::{DEFAULT_RESERVATION, Desc, MAX_RESERVATION, MIN_RESERVATION, Stack};
 pub use stackcache::{Batch, StackCache};
 pub use stats::StackStats;

@@ -7,15 +7,15 @@
 //!                                                                        └─ slab        not carved yet ◀─ mheap
 //! ```
 //!
-//! A stack that is free in a pool is warm: its guards stay up, its extent stays open, its pages stay. The smallest class
-//! goes first, so that the deep ones are left for who needs them. New stacks are carved one at a time, when nothing is
+//! A stack that is free in a pool is warm: its guards stay up, its extent stays open, its pages stay. Who wants a class gets
+//! the smallest that holds it, so that the deep ones are left for who needs them; else the largest there is. New stacks are carved one at a time, when nothing is
 //! free: guarding all of a slab at once would be a stall of milliseconds, and its page tables memory for nothing.
 //!
 //! Lock order: the lock of a pool comes before the page heap's. System calls on a stack (guards, giving pages back) are
 //! made without it.
 
 use crate::{
-    Spec, StackError, StackStats, backing,
+    Class, Spec, StackError, StackStats, backing,
     reservation::{self, Desc, Stack, stride},
     stackcache::Batch,
     stacklarge::{self, StackLarge},
@@ -120,9 +120,9 @@ impl Pool {
         })
     }
 
-    fn acquire(&'static self) -> Result<Stack, StackError> {
+    fn acquire(&'static self, class: Class) -> Result<Stack, StackError> {
         let (stack, guarded) = self.with(|inner| {
-            if let Some(stack) = inner.stackpool.pop().or_else(|| inner.large.pop()) {
+            if let Some(stack) = inner.pop(class) {
                 Ok((stack, true))
             } else if let Some(stack) = inner.unguarded.pop() {
                 Ok((stack, false))
@@ -146,6 +146,14 @@ impl Pool {
 }
 
 impl Inner {
+    /// A free stack: the smallest of at least this class, else the largest.
+    fn pop(&mut self, class: Class) -> Option<Stack> {
+        let small = self.stackpool.pop_from(class);
+        let holding = small.or_else(|| self.large.pop_from(class));
+        let smaller = holding.or_else(|| self.large.pop_largest());
+        smaller.or_else(|| self.stackpool.pop_largest())
+    }
+
     fn put(&mut self, stack: Stack) {
         if stack.desc().class().is_small() {
             self.stackpool.push(stack);
@@ -191,7 +199,16 @@ fn new_slab(spec: Spec, stride: usize) -> Result<Slab, StackError> {
 ///
 /// If the address space, the mappings or the memory for it cannot be had; the error says what to change.
 pub fn acquire(spec: Spec) -> Result<Stack, StackError> {
-    Pool::of(spec)?.acquire()
+    acquire_class(spec, Class::MIN)
+}
+
+/// A stack of this kind, of this class if there is a warm one. Not for use inside a section of a P.
+///
+/// # Errors
+///
+/// As [`acquire`].
+pub fn acquire_class(spec: Spec, class: Class) -> Result<Stack, StackError> {
+    Pool::of(spec)?.acquire(class)
 }
 
 /// Gives a stack back, warm, in the class that it grew to; or without its deep pages, if much is warm already. Nothing
@@ -230,8 +247,12 @@ fn settle(stack: &Stack) {
         // SAFETY: the caller holds the stack.
         unsafe { desc.measure() };
     }
-    if stacklarge::must_trim(stack) {
-        reservation::trim(stack);
+    while stacklarge::is_too_much(stack) {
+        let Some(victim) = pools().find_map(|pool| pool.with(|inner| inner.large.pop_victim())) else {
+            return reservation::trim(stack);
+        };
+        reservation::trim(&victim);
+        victim.desc().pool.release(victim);
     }
 }
 

@@ -102,6 +102,10 @@ pub struct Desc {
     pub(crate) pool: &'static Pool,
     pub(crate) doublings: AtomicU32,
     pub(crate) traps: AtomicU32,
+    /// How deep the marks of `gauge` reach; 0 if there are none.
+    pub(crate) gauge: AtomicU32,
+    /// The one before on a list of a pool. Written by the list.
+    pub(crate) prev: AtomicPtr<Desc>,
     /// A counter for the layer above, which goes on from one owner to the next: whoever keeps a descriptor, which is
     /// never freed, together with a value of it can tell later whether that value still holds. Starts at 0.
     pub ticket: AtomicU64,
@@ -131,6 +135,8 @@ impl Desc {
             pool,
             doublings: AtomicU32::new(0),
             traps: AtomicU32::new(0),
+            gauge: AtomicU32::new(0),
+            prev: AtomicPtr::new(ptr::null_mut()),
             ticket: AtomicU64::new(0),
         }
     }

@@ -7,7 +7,7 @@
 //! Stacks go back warm, so the cache is limited in bytes as well: 4 MiB of charge in all. What does not fit is handed to
 //! the caller in a [`Batch`], for [`release_batch`](crate::release_batch) once the section is left.
 
-use crate::{Spec, reservation::Stack};
+use crate::{Class, Spec, reservation::Stack};
 
 /// Kinds of stack in one cache.
 const SHELVES: usize = 4;
@@ -44,6 +44,25 @@ impl Shelf {
     }
 }
 
+/// Whether a stack is of this class, or as small.
+#[inline]
+fn is_like(stack: &Stack, class: Class) -> bool {
+    let own = stack.desc().class();
+    own == class || (own.is_small() && class.is_small())
+}
+
+impl Shelf {
+    /// Where the hottest stack of the smallest class is that holds `class`.
+    #[cold]
+    fn best(&self, class: Class) -> Option<usize> {
+        let own = |at: &usize| self.stacks[*at].as_ref().map(|stack| stack.desc().class());
+        let holding = (0..self.len)
+            .rev()
+            .filter(|at| own(at).is_some_and(|own| own >= class || class.is_small()));
+        holding.min_by_key(own)
+    }
+}
+
 impl StackCache {
     /// An empty cache.
     #[must_use]
@@ -55,12 +74,18 @@ impl StackCache {
         }
     }
 
-    /// Takes the hottest stack of this kind.
+    /// Takes a stack of this kind: the hottest, if that is of this class; else the smallest that holds it. A deep stack is
+    /// not replaced by a shallow one: then `None`, because the shared pool may have a warm one.
     #[inline]
-    pub fn pop(&mut self, spec: Spec) -> Option<Stack> {
+    pub fn pop(&mut self, spec: Spec, class: Class) -> Option<Stack> {
         let shelf = self.shelves.iter_mut().find(|shelf| shelf.spec == Some(spec))?;
-        shelf.len = shelf.len.checked_sub(1)?;
-        let stack = shelf.stacks[shelf.len].take();
+        let top = shelf.len.checked_sub(1)?;
+        if !shelf.stacks[top].as_ref().is_some_and(|stack| is_like(stack, class)) {
+            let best = shelf.best(class)?;
+            shelf.stacks.swap(best, top);
+        }
+        shelf.len = top;
+        let stack = shelf.stacks[top].take();
         if let Some(stack) = &stack {
             self.charge -= stack.desc().charge();
         }
@@ -102,6 +127,7 @@ impl StackCache {
     pub fn overflow(&mut self, stack: Stack, batch: &mut Batch) {
         debug_assert!(batch.is_empty(), "a batch that was not released");
         match self.shelf_of(stack.desc().spec()) {
+            _ if stack.desc().charge() > CHARGE_LIMIT => return batch.push(stack),
             Some(shelf) => {
                 let half = self.shelves[shelf].len.div_ceil(2);
                 self.drain(shelf, half, batch);

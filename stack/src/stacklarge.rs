@@ -1,10 +1,11 @@
 //! `stackLarge`: free stacks that grew, 32 KiB and more, and the limit on what they keep warm.
 //!
 //! A stack goes back in the class that it grew to, so that the next deep goroutine finds its pages there. That memory is
-//! charged to nobody, hence a limit for the whole process: above it, stacks of 256 KiB and more give their deep pages back
-//! when they are released and are small again.
+//! charged to nobody, hence a limit for the whole process. Above it those that have been free longest, of 256 KiB and more,
+//! give their deep pages back: a program that changes its ways keeps what it uses now, not what it used once.
 
 use crate::{
+    Class,
     reservation::Stack,
     stackpool::{List, SMALL},
 };
@@ -24,8 +25,8 @@ pub(crate) fn warm_bytes() -> usize {
     WARM.load(Relaxed)
 }
 
-/// Whether `stack` must give its deep pages back before it goes to a pool.
-pub(crate) fn must_trim(stack: &Stack) -> bool {
+/// Whether others must give their deep pages back before `stack` goes to a pool.
+pub(crate) fn is_too_much(stack: &Stack) -> bool {
     let charge = stack.desc().charge();
     charge >= TRIMMED_FROM && warm_bytes().saturating_add(charge) > WARM_LIMIT
 }
@@ -48,11 +49,43 @@ impl StackLarge {
         self.0[desc.class().index() - SMALL].push(stack);
     }
 
-    /// Takes a stack of the smallest class there is.
-    pub(crate) fn pop(&mut self) -> Option<Stack> {
-        let stack = self.0.iter_mut().find_map(List::pop)?;
-        WARM.fetch_sub(stack.desc().charge(), Relaxed);
-        Some(stack)
+    /// Takes a stack of the smallest class there is from `class` on.
+    pub(crate) fn pop_from(&mut self, class: Class) -> Option<Stack> {
+        let skipped = class.index().saturating_sub(SMALL);
+        Self::uncharge(self.0.iter_mut().skip(skipped).find_map(List::pop))
+    }
+
+    /// Takes a stack of the largest class there is.
+    pub(crate) fn pop_largest(&mut self) -> Option<Stack> {
+        Self::uncharge(self.0.iter_mut().rev().find_map(List::pop))
+    }
+
+    /// Takes the coldest stack of the largest class there is, but none below [`TRIMMED_FROM`].
+    pub(crate) fn pop_victim(&mut self) -> Option<Stack> {
+        let from = Class::holding(TRIMMED_FROM).index() - SMALL;
+        Self::uncharge(self.0[from..].iter_mut().rev().find_map(List::pop_coldest))
+    }
+
+    /// Takes a stack that nobody has needed since the last round; `round` says what was asked already.
+    pub(crate) fn pop_unused(&mut self, round: &mut [usize]) -> Option<Stack> {
+        let lists = self.0.iter_mut().zip(round);
+        let stack = lists.filter(|(_, left)| **left > 0).find_map(|(list, left)| {
+            *left -= 1;
+            list.pop_coldest()
+        });
+        Self::uncharge(stack)
+    }
+
+    /// The lists.
+    pub(crate) fn lists(&mut self) -> impl Iterator<Item = &mut List> {
+        self.0.iter_mut()
+    }
+
+    fn uncharge(stack: Option<Stack>) -> Option<Stack> {
+        if let Some(stack) = &stack {
+            WARM.fetch_sub(stack.desc().charge(), Relaxed);
+        }
+        stack
     }
 
     /// Adds the number of free stacks of each class to `free`, which starts at the smallest class.

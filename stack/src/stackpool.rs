@@ -8,17 +8,30 @@ use crate::{
 };
 use core::{ptr, sync::atomic::Ordering::Relaxed};
 
-/// Free stacks of one class, linked through their descriptors; the one that came last goes first.
+/// Free stacks of one class, linked through their descriptors; the one that came last goes first, and is the hottest.
 #[derive(Debug, Default)]
 pub(crate) struct List {
     first: Option<&'static Desc>,
+    last: Option<&'static Desc>,
     len: usize,
+    /// The least `len` since [`unused`](Self::unused) was asked.
+    least: usize,
+}
+
+/// A link to `desc`, or to nobody.
+fn link(desc: Option<&'static Desc>) -> *mut Desc {
+    desc.map_or(ptr::null_mut(), |d| ptr::from_ref(d).cast_mut())
 }
 
 impl List {
     /// An empty list.
     pub(crate) const fn new() -> Self {
-        Self { first: None, len: 0 }
+        Self {
+            first: None,
+            last: None,
+            len: 0,
+            least: 0,
+        }
     }
 
     /// The number of stacks.
@@ -29,8 +42,12 @@ impl List {
     /// Puts a stack on the list.
     pub(crate) fn push(&mut self, stack: Stack) {
         let desc = stack.desc();
-        let next = self.first.map_or(ptr::null_mut(), |d| ptr::from_ref(d).cast_mut());
-        desc.next.store(next, Relaxed);
+        desc.next.store(link(self.first), Relaxed);
+        desc.prev.store(ptr::null_mut(), Relaxed);
+        match self.first {
+            Some(first) => first.prev.store(link(Some(desc)), Relaxed),
+            None => self.last = Some(desc),
+        }
         self.first = Some(desc);
         self.len += 1;
     }
@@ -40,9 +57,37 @@ impl List {
         let desc = self.first?;
         // SAFETY: `push` stored null or a descriptor, and these are never freed.
         self.first = unsafe { desc.next.load(Relaxed).as_ref() };
-        self.len -= 1;
+        match self.first {
+            Some(first) => first.prev.store(ptr::null_mut(), Relaxed),
+            None => self.last = None,
+        }
+        self.shrunk();
         // SAFETY: `push` consumed the `Stack`, and the descriptor is on no list any more.
         Some(unsafe { Stack::from_desc(desc) })
+    }
+
+    /// Takes the stack that has been here longest.
+    pub(crate) fn pop_coldest(&mut self) -> Option<Stack> {
+        let desc = self.last?;
+        // SAFETY: `push` stored null or a descriptor, and these are never freed.
+        self.last = unsafe { desc.prev.load(Relaxed).as_ref() };
+        match self.last {
+            Some(last) => last.next.store(ptr::null_mut(), Relaxed),
+            None => self.first = None,
+        }
+        self.shrunk();
+        // SAFETY: `push` consumed the `Stack`, and the descriptor is on no list any more.
+        Some(unsafe { Stack::from_desc(desc) })
+    }
+
+    fn shrunk(&mut self) {
+        self.len -= 1;
+        self.least = self.least.min(self.len);
+    }
+
+    /// How many stacks nobody has needed since the last call.
+    pub(crate) fn unused(&mut self) -> usize {
+        core::mem::replace(&mut self.least, self.len)
     }
 }
 
@@ -63,9 +108,19 @@ impl StackPool {
         self.0[stack.desc().class().index()].push(stack);
     }
 
-    /// Takes a stack of the smallest class there is.
-    pub(crate) fn pop(&mut self) -> Option<Stack> {
-        self.0.iter_mut().find_map(List::pop)
+    /// Takes a stack of the smallest class there is from `class` on.
+    pub(crate) fn pop_from(&mut self, class: Class) -> Option<Stack> {
+        self.0.iter_mut().skip(class.index()).find_map(List::pop)
+    }
+
+    /// Takes a stack of the largest class there is.
+    pub(crate) fn pop_largest(&mut self) -> Option<Stack> {
+        self.0.iter_mut().rev().find_map(List::pop)
+    }
+
+    /// The lists.
+    pub(crate) fn lists(&mut self) -> impl Iterator<Item = &mut List> {
+        self.0.iter_mut()
     }
 
     /// Adds the number of free stacks of each class to `free`.

@@ -3,8 +3,8 @@
 mod common;
 
 use baton_stack::{
-    Batch, Class, Desc, GuardKind, Spec, Stack, StackCache, StackGrowth, acquire, guard_kind, release, release_batch,
-    stats,
+    Batch, Class, Desc, GuardKind, Spec, Stack, StackCache, StackGrowth, acquire, acquire_class, guard_kind, release,
+    release_batch, stats,
 };
 use common::{descend, prepare, run};
 use std::{
@@ -90,23 +90,25 @@ fn too_much_warm_memory_is_given_back() {
     release(a);
     assert_eq!(first.charge(), 40 * MIB, "one may stay warm");
     release(b);
-    assert_eq!(stats().trimmed, before.trimmed + 1);
-    assert_eq!(second.class(), Class::LARGEST_SMALL);
-    let b = acquire(spec).unwrap();
-    assert!(std::ptr::eq(b.desc(), second), "it is small now");
+    assert_eq!(stats().trimmed, before.trimmed + 1, "the one that was free longer");
+    assert_eq!((first.class(), second.charge()), (Class::LARGEST_SMALL, 40 * MIB));
+    let b = acquire_class(spec, Class::holding(33 * MIB)).unwrap();
+    assert!(std::ptr::eq(b.desc(), second), "who needs a deep one gets it");
+    release(b);
+    let a = acquire(spec).unwrap();
+    assert!(std::ptr::eq(a.desc(), first), "it is small now");
     // SAFETY: the stack is held.
-    assert!(unsafe { second.measure() } <= 16 * KIB, "its pages are gone");
-    let traps = second.traps();
-    let b = use_depth(b, 33 * MIB);
+    assert!(unsafe { first.measure() } <= 16 * KIB, "its pages are gone");
+    let traps = first.traps();
+    let a = use_depth(a, 33 * MIB);
     assert_eq!(
-        second.traps(),
+        first.traps(),
         if traps_work() { 2 * traps } else { 0 },
         "it grows again as it did"
     );
-    release(b);
-    let a = acquire(spec).unwrap();
-    let a = use_depth(a, 33 * MIB);
     release(a);
+    assert_eq!(stats().trimmed, before.trimmed + 2);
+    assert_eq!(second.class(), Class::LARGEST_SMALL);
 }
 
 #[test]
@@ -185,7 +187,7 @@ fn a_cache_gives_the_hottest_first_and_hands_over_the_coldest() {
     let spec = spec(192 * KIB);
     let mut cache = StackCache::new();
     let mut batch = Batch::new();
-    assert!(cache.pop(spec).is_none());
+    assert!(cache.pop(spec, Class::MIN).is_none());
     let stacks: Vec<_> = (0..33).map(|_| acquire(spec).unwrap()).collect();
     let descs: Vec<&'static Desc> = stacks.iter().map(Stack::desc).collect();
     let mut refused = None;
@@ -203,11 +205,11 @@ fn a_cache_gives_the_hottest_first_and_hands_over_the_coldest() {
     assert!(batch.is_empty());
     assert_eq!(stats().free[0], free + 16);
     for desc in descs[16..].iter().rev() {
-        let stack = cache.pop(spec).unwrap();
+        let stack = cache.pop(spec, Class::MIN).unwrap();
         assert!(std::ptr::eq(stack.desc(), *desc));
         release(stack);
     }
-    assert!(cache.pop(spec).is_none());
+    assert!(cache.pop(spec, Class::MIN).is_none());
     assert_eq!((cache.len(), cache.charge()), (0, 0));
 }
 
@@ -220,14 +222,14 @@ fn a_cache_keeps_kinds_apart_and_clears_a_shelf_for_a_fifth() {
         cache.push(acquire(spec).unwrap()).unwrap();
         cache.push(acquire(spec).unwrap()).unwrap();
     }
-    assert!(cache.pop(specs[4]).is_none());
+    assert!(cache.pop(specs[4], Class::MIN).is_none());
     let mut batch = Batch::new();
     let fifth = cache.push(acquire(specs[4]).unwrap()).unwrap_err();
     cache.overflow(fifth, &mut batch);
     assert_eq!((cache.len(), batch.len()), (7, 2));
     release_batch(&mut batch);
     for &spec in &specs[1..] {
-        let stack = cache.pop(spec).unwrap();
+        let stack = cache.pop(spec, Class::MIN).unwrap();
         assert_eq!(stack.desc().spec(), spec);
         release(stack);
     }

@@ -21,9 +21,10 @@ use crate::{
     p::{Own, P},
     park::Commit,
     pinned,
+    site::{self, Site},
     time::{self, heap::NEVER},
 };
-use baton_stack::{Spec, Stack};
+use baton_stack::{Class, Spec, Stack};
 use std::{
     hint,
     ptr::{self, NonNull},
@@ -212,12 +213,15 @@ fn look(p: &'static P, own: &mut Own, left: &mut Left, spec: Spec) -> Next {
     let Some(g) = NonNull::new(g) else { return Next::Nothing };
     // SAFETY: out of the queue it is ours.
     let this = unsafe { g.as_ref() };
+    let class = this.site.map_or(Class::MIN, Site::class);
     let stack = if !this.body.get().is_null() {
         None
     } else if this.max_stack().is_none() {
-        own.stacks.pop(spec)
+        own.stacks.pop(spec, class)
     } else {
-        this.stack_spec(spec).ok().and_then(|wanted| own.stacks.pop(wanted))
+        this.stack_spec(spec)
+            .ok()
+            .and_then(|wanted| own.stacks.pop(wanted, class))
     };
     Next::Run(g, stack)
 }
@@ -424,6 +428,23 @@ fn steal_from(m: &'static M, victim: &'static P, next: bool) -> bool {
     true
 }
 
+/// Makes a stack ready for a goroutine of this site: open as deep as those go, and, for one in some, with the gauge set.
+#[inline]
+fn prepare(m: &'static M, site: &'static Site, stack: &Stack) {
+    let desc = stack.desc();
+    let class = site.class();
+    let turn = m.gauged.get().wrapping_add(1);
+    m.gauged.set(turn);
+    if class > desc.class() {
+        // SAFETY: held, and nothing runs on it.
+        unsafe { desc.open_to(class) };
+    }
+    if turn.is_multiple_of(site::ONE_IN) || site.is_new() {
+        // SAFETY: as above.
+        unsafe { desc.set_gauge() };
+    }
+}
+
 /// Runs `g` until it parks, yields or ends.
 #[inline(always)]
 fn execute(m: &'static M, g: NonNull<G>, stack: Option<Stack>) -> Left {
@@ -436,12 +457,18 @@ fn execute(m: &'static M, g: NonNull<G>, stack: Option<Stack>) -> Left {
                 .set(m.pins.get() || unsafe { g.as_ref() }.kind.get() == Kind::Pinned);
             let stack = stack.unwrap_or_else(|| fresh_stack(m.sched, g));
             stack.desc().set_owner(g.as_ptr().cast_const().cast());
+            // SAFETY: ours.
+            if let Some(site) = unsafe { g.as_ref() }.site {
+                prepare(m, site, &stack);
+            }
             // SAFETY: ours, and it has not run.
             unsafe { Body::bind(stack, g) }
         }
     };
     // SAFETY: bound, and ours.
     let this = unsafe { body.as_ref() };
+    // SAFETY: ours; when it has ended it may be gone.
+    let site = unsafe { g.as_ref() }.site;
     this.last_m.set(m);
     // SAFETY: ours.
     m.goroutine.store(unsafe { g.as_ref() }.id(), Relaxed);
@@ -457,7 +484,14 @@ fn execute(m: &'static M, g: NonNull<G>, stack: Option<Stack>) -> Left {
         if ended {
             m.counters.ended.add(1);
             // SAFETY: it has ended.
-            return Left::Ended(unsafe { Body::into_stack(body) });
+            let stack = unsafe { Body::into_stack(body) };
+            if let Some(site) = site {
+                // SAFETY: held, and nothing runs on it.
+                if let Some(depth) = unsafe { stack.desc().read_gauge() } {
+                    site.learn(depth);
+                }
+            }
+            return Left::Ended(stack);
         }
         let Some((commit, arg)) = m.commit.get() else {
             return Left::Yielded(g);
@@ -476,7 +510,10 @@ fn execute(m: &'static M, g: NonNull<G>, stack: Option<Stack>) -> Left {
 fn fresh_stack(sched: &Sched, g: NonNull<G>) -> Stack {
     // SAFETY: the caller's.
     let this = unsafe { g.as_ref() };
-    match this.stack_spec(sched.config.stack).and_then(baton_stack::acquire) {
+    match this
+        .stack_spec(sched.config.stack)
+        .and_then(|spec| baton_stack::acquire_class(spec, this.site.map_or(Class::MIN, Site::class)))
+    {
         Ok(stack) => stack,
         Err(error) => crate::fatal::no_stack(this, &error),
     }

@@ -14,6 +14,7 @@ use crate::{
     m::{self, M},
     p::Own,
     sched,
+    site::Site,
     testing::world::World,
 };
 use std::{
@@ -35,8 +36,26 @@ pub(crate) unsafe fn spawn<F, T>(start: F, baggage: Option<Box<Baggage>>, kind: 
 where
     F: FnOnce() -> T,
 {
+    // SAFETY: as the caller promised.
+    unsafe { spawn_at(start, baggage, kind, None) }
+}
+
+/// [`spawn`] from a known place in the program's text.
+///
+/// # Safety
+///
+/// As for `spawn`.
+pub(crate) unsafe fn spawn_at<F, T>(
+    start: F,
+    baggage: Option<Box<Baggage>>,
+    kind: Kind,
+    site: Option<&'static Site>,
+) -> Handle<T>
+where
+    F: FnOnce() -> T,
+{
     lock::room();
-    let g = G::create(start, local::inherit(baggage), kind);
+    let g = G::create(start, local::inherit(baggage), kind, site);
     // SAFETY: made just now with these types, and this is the one handle.
     let handle = unsafe { Handle::new::<F>(g) };
     spawned(g);

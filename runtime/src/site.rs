@@ -1,0 +1,131 @@
+//! What each spawn site has learned: how deep its goroutines go.
+//!
+//! ```text
+//!   go!(…) ─▶ static Site ◀── one exit in 64: how deep did it go? ── deeper: that class at once
+//!                │                                               └─ shallower: one class less
+//!                └─▶ the next goroutine's stack is one of that class, warm if there is any
+//! ```
+//!
+//! A site is a static of the expansion of `go!`. Its first [`ALWAYS`] goroutines are measured, then one in [`ONE_IN`] of each M,
+//! so counting costs the others nothing but a look at a word that hardly ever changes. A deep outlier raises the class
+//! at once, since the next may be as deep; every measured goroutine that is shallower lowers it by one, so the outlier is
+//! forgotten after some hundreds.
+
+use baton_stack::Class;
+use std::{
+    fmt, ptr,
+    sync::atomic::{
+        AtomicPtr, AtomicU8, AtomicU32, AtomicUsize,
+        Ordering::{AcqRel, Acquire, Relaxed},
+    },
+};
+
+/// So many goroutines of a new site are measured.
+const ALWAYS: u32 = 8;
+/// Of how many goroutines one is measured afterwards.
+pub(crate) const ONE_IN: u32 = 64;
+
+/// A place in the program's text that starts goroutines. Made by [`go!`](crate::go) alone.
+#[derive(Debug)]
+pub struct Site {
+    file: &'static str,
+    line: u32,
+    /// The index of the class that its goroutines start in.
+    class: AtomicU8,
+    /// Goroutines measured.
+    measured: AtomicU32,
+    /// The greatest depth of them.
+    deepest: AtomicUsize,
+    /// The site that was measured for the first time before this one.
+    older: AtomicPtr<Site>,
+}
+
+/// The sites that have measured a goroutine, the last one first.
+static SITES: AtomicPtr<Site> = AtomicPtr::new(ptr::null_mut());
+
+impl Site {
+    /// A place that has not learned anything.
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn new(file: &'static str, line: u32) -> Self {
+        Self {
+            file,
+            line,
+            class: AtomicU8::new(0),
+            measured: AtomicU32::new(0),
+            deepest: AtomicUsize::new(0),
+            older: AtomicPtr::new(ptr::null_mut()),
+        }
+    }
+
+    /// The class that the site's goroutines start in.
+    #[inline]
+    pub(crate) fn class(&self) -> Class {
+        Class::from_index(self.class.load(Relaxed))
+    }
+
+    /// Whether the site knows so little that each goroutine counts.
+    #[inline]
+    pub(crate) fn is_new(&self) -> bool {
+        self.measured.load(Relaxed) < ALWAYS
+    }
+
+    /// A goroutine that was measured went this deep.
+    #[cold]
+    pub(crate) fn learn(&'static self, depth: usize) {
+        let reached = Class::holding(depth).index() as u8;
+        // Two Ms may learn at a time; what one of them loses is one step of many.
+        let class = self.class.load(Relaxed);
+        let next = if reached >= class { reached } else { class - 1 };
+        self.class.store(next, Relaxed);
+        self.deepest.fetch_max(depth, Relaxed);
+        if self.measured.fetch_add(1, Relaxed) == 0 {
+            let mut first = SITES.load(Relaxed);
+            loop {
+                self.older.store(first, Relaxed);
+                let this = ptr::from_ref(self).cast_mut();
+                match SITES.compare_exchange_weak(first, this, AcqRel, Relaxed) {
+                    Ok(_) => break,
+                    Err(now) => first = now,
+                }
+            }
+        }
+    }
+}
+
+impl fmt::Display for Site {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.file, self.line)
+    }
+}
+
+/// What a [`go!`](crate::go) has learned about the stacks of its goroutines.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SpawnSite {
+    /// The file, as the compiler was given it.
+    pub file: &'static str,
+    /// The line.
+    pub line: u32,
+    /// The bytes of stack that its next goroutine starts with, if there is such a stack.
+    pub stack_bytes: u64,
+    /// The greatest depth that was measured, to a quarter or so.
+    pub deepest_bytes: u64,
+    /// Goroutines measured: the first few, then one in 64.
+    pub measured: u64,
+}
+
+/// All sites that have measured something.
+pub(crate) fn all() -> Vec<SpawnSite> {
+    // SAFETY: null or a site, and sites are statics.
+    let at = |site: &AtomicPtr<Site>| unsafe { site.load(Acquire).as_ref() };
+    std::iter::successors(at(&SITES), |site| at(&site.older))
+        .map(|site: &'static Site| SpawnSite {
+            file: site.file,
+            line: site.line,
+            stack_bytes: site.class().bytes() as u64,
+            deepest_bytes: site.deepest.load(Relaxed) as u64,
+            measured: site.measured.load(Relaxed).into(),
+        })
+        .collect()
+}
