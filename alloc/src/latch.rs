@@ -445,12 +445,24 @@ impl P {
 #[derive(Debug)]
 pub struct Barrier {
     reached_all: bool,
+    /// Owners fenced already before.
+    fenced: bool,
+}
+
+impl Barrier {
+    /// Whether it ordered what the owners' side of such a protocol does, in whatever mode they are. `false` if the kernel has
+    /// just refused the barrier for the first time.
+    #[must_use]
+    pub fn orders_owners(&self) -> bool {
+        self.reached_all || self.fenced
+    }
 }
 
 /// Issues the barrier. Call it after the last [`P::suspect`] and before the first [`Suspect::confirm`].
 #[must_use]
 pub fn barrier() -> Barrier {
     fence(Ordering::SeqCst);
+    let fenced = fence_mode();
     #[cfg(not(baton_loom))]
     let reached_all = !fence_mode() && {
         let reached = membarrier::barrier();
@@ -462,7 +474,7 @@ pub fn barrier() -> Barrier {
     };
     #[cfg(baton_loom)]
     let reached_all = false;
-    Barrier { reached_all }
+    Barrier { reached_all, fenced }
 }
 
 /// A P whose lock is held and whose M cannot enter a new section. Dropped, it is put back as it was.

@@ -155,6 +155,8 @@ pub(crate) struct Body {
     coroutine: MaybeUninit<Coroutine<(), (), (), Lowered>>,
     yielder: Cell<*const Yielder<(), ()>>,
     stack: Stack,
+    /// The stack pointer at its last switch, or a little above. The goroutine's.
+    pub(crate) sp: Cell<usize>,
     /// The stack that it runs on now: its own, or one of `stack::grow`. The goroutine's.
     pub(crate) running: Cell<&'static Desc>,
     /// The M that ran this goroutine last: where it belongs if it is pinned, and what forced migration avoids.
@@ -412,6 +414,7 @@ impl Body {
         // SAFETY: the room above the lowered base is set aside for the body, and the stack was the caller's.
         unsafe {
             body.write(Body {
+                sp: Cell::new(at.get()),
                 running: Cell::new(stack.desc()),
                 coroutine: MaybeUninit::uninit(),
                 yielder: Cell::new(ptr::null()),

@@ -114,6 +114,8 @@ pub struct Metrics {
     pub free_stacks: Vec<u64>,
     /// Goroutines that ended because their stack was full: each leaves a stack that is never used again.
     pub stack_overflows: u64,
+    /// Times that a parked goroutine gave back memory that lay below it.
+    pub stack_shrinks: u64,
     /// What each `go!` has learned about the stacks of its goroutines.
     pub spawn_sites: Vec<SpawnSite>,
     /// Times that a stack was doubled in place.
@@ -165,6 +167,7 @@ pub fn metrics() -> Metrics {
         stacks: stacks.carved as u64,
         free_stacks: stacks.free.iter().map(|&n| n as u64).collect(),
         stack_overflows: sum(|c| &c.overflowed),
+        stack_shrinks: stacks.shrunk,
         spawn_sites: site::all(),
         stack_doublings: stacks.doublings,
         stack_traps: stacks.traps,

@@ -57,12 +57,14 @@ pub(crate) struct Counters {
     pub(crate) traps: AtomicU64,
     pub(crate) doublings: AtomicU64,
     pub(crate) trimmed: AtomicU64,
+    pub(crate) shrunk: AtomicU64,
 }
 
 static COUNTERS: Counters = Counters {
     traps: AtomicU64::new(0),
     doublings: AtomicU64::new(0),
     trimmed: AtomicU64::new(0),
+    shrunk: AtomicU64::new(0),
 };
 
 /// Counts of the whole process.

@@ -22,6 +22,7 @@
 //! | `gauge` | how deep a goroutine went on a stack that was deep before |
 //! | `copystack` | the doubling, and what parking points do |
 //! | `fault` | the signal handler, alternate stacks, the report of an overflow |
+//! | `shrink` | giving back what pools keep and what lies below parked goroutines |
 //! | `stackcache` | free stacks of a P |
 //! | `pool`, `stackpool`, `stacklarge` | free stacks of the process |
 //! | `backing`, `sys` | the page heap below, the operating system |
@@ -33,7 +34,9 @@
 //! 3. Before each switch to it: `M.stack` = [`Desc::as_word`]; after the switch back: null.
 //! 4. At each parking point, on the goroutine's stack: [`Desc::note_depth`].
 //!
-//! 5. If an overflow may end a goroutine alone: [`set_on_overflow`]. The [`Stack`] is then forgotten.
+//! 5. On g0, after each switch back from a goroutine that goes on later: [`Desc::set_parked`]; before each switch to it:
+//!    [`Desc::set_running`].
+//! 6. If an overflow may end a goroutine alone: [`set_on_overflow`]. The [`Stack`] is then forgotten.
 //!
 //! # What remains dangerous
 //!
@@ -54,6 +57,7 @@ mod fault;
 mod gauge;
 mod pool;
 mod reservation;
+mod shrink;
 mod stackcache;
 mod stacklarge;
 mod stackpool;

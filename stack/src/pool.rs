@@ -3,6 +3,7 @@
 //! ```text
 //!   per-P StackCache ──Err(full)──▶ release_batch ─▶ Pool (one per Spec) ─┬─ stackpool   2 … 16 KiB
 //!                    ◀──────────────── acquire ─────                     ├─ stackLarge  32 KiB … 1 GiB
+//!                                                                        ├─ cold        without memory
 //!                                                                        ├─ unguarded   carved, guards refused
 //!                                                                        └─ slab        not carved yet ◀─ mheap
 //! ```
@@ -15,13 +16,17 @@
 //! made without it.
 
 use crate::{
-    Class, Spec, StackError, StackStats, backing,
+    CLASSES, Class, Spec, StackError, StackStats, backing,
     reservation::{self, Desc, Stack, stride},
+    shrink,
     stackcache::Batch,
     stacklarge::{self, StackLarge},
-    stackpool::{List, StackPool},
+    stackpool::{self, List, StackPool},
 };
-use baton_alloc::Lock;
+use baton_alloc::{
+    Lock,
+    scavenge::{self, Release},
+};
 use core::{
     cell::UnsafeCell,
     ptr,
@@ -48,6 +53,8 @@ unsafe impl Sync for Pool {}
 struct Inner {
     stackpool: StackPool,
     large: StackLarge,
+    /// Without memory: what was given back.
+    cold: List,
     unguarded: List,
     slab: Slab,
     /// Stacks carved so far.
@@ -85,6 +92,7 @@ impl Pool {
         if let Some(pool) = find() {
             return Ok(pool);
         }
+        shrink::hook();
         ADD.with(|| {
             if let Some(pool) = find() {
                 return Ok(pool); // somebody else was faster
@@ -95,6 +103,7 @@ impl Pool {
                 inner: UnsafeCell::new(Inner {
                     stackpool: StackPool::new(),
                     large: StackLarge::new(),
+                    cold: List::new(),
                     unguarded: List::new(),
                     slab: Slab { start: 0, left: 0 },
                     carved: 0,
@@ -142,6 +151,7 @@ impl Pool {
 
     fn release(&self, stack: Stack) {
         self.with(|inner| inner.put(stack));
+        scavenge::want();
     }
 }
 
@@ -151,7 +161,16 @@ impl Inner {
         let small = self.stackpool.pop_from(class);
         let holding = small.or_else(|| self.large.pop_from(class));
         let smaller = holding.or_else(|| self.large.pop_largest());
-        smaller.or_else(|| self.stackpool.pop_largest())
+        let small = smaller.or_else(|| self.stackpool.pop_largest());
+        small.or_else(|| self.cold.pop())
+    }
+
+    /// Takes a cold stack of a class that there is too much of.
+    fn pop_surplus(&mut self, surplus: &mut [usize; CLASSES]) -> Option<Stack> {
+        let (small, large) = surplus.split_at_mut(stackpool::SMALL);
+        self.stackpool
+            .pop_surplus(small)
+            .or_else(|| self.large.pop_surplus(large))
     }
 
     fn put(&mut self, stack: Stack) {
@@ -170,6 +189,7 @@ impl Inner {
             self.reserved += self.slab.left * stride;
         }
         let desc = backing::desc(Desc::new(pool, self.slab.start, self.carved))?;
+        shrink::register(desc);
         self.slab.start += stride;
         self.slab.left -= 1;
         self.carved += 1;
@@ -221,6 +241,7 @@ pub fn release(stack: Stack) {
 /// Gives a batch of stacks back, as [`release`] does: one lock for all of a kind that come together.
 pub fn release_batch(batch: &mut Batch) {
     batch.iter().for_each(settle);
+    scavenge::want();
     while let Some(stack) = batch.take() {
         let pool = stack.desc().pool;
         pool.with(|inner| {
@@ -256,6 +277,25 @@ fn settle(stack: &Stack) {
     }
 }
 
+/// Takes the memory of free stacks away: of those that nobody has needed since the last call, or of all.
+pub(crate) fn release_free(how: Release) {
+    for pool in pools() {
+        let mut surplus = [0; CLASSES];
+        pool.with(|inner| {
+            let lists = inner.stackpool.lists().chain(inner.large.lists());
+            for (surplus, list) in surplus.iter_mut().zip(lists) {
+                let unused = list.unused();
+                *surplus = if how == Release::All { list.len() } else { unused };
+            }
+        });
+        // One at a time, so that nobody waits for the lock while the kernel works.
+        while let Some(stack) = pool.with(|inner| inner.pop_surplus(&mut surplus)) {
+            reservation::empty(&stack);
+            pool.with(|inner| inner.cold.push(stack));
+        }
+    }
+}
+
 /// What the shared pools hold and have done.
 #[must_use]
 pub fn stats() -> StackStats {
@@ -264,6 +304,7 @@ pub fn stats() -> StackStats {
         pool.with(|inner| {
             inner.stackpool.count(&mut stats.free);
             inner.large.count(&mut stats.free);
+            stats.free[0] += inner.cold.len();
             stats.carved += inner.carved;
             stats.reserved_bytes += inner.reserved;
         });

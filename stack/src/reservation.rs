@@ -91,6 +91,10 @@ pub struct Desc {
     pub(crate) next: AtomicPtr<Desc>,
     /// The deepest address that trapped since the present owner came.
     pub(crate) deepest: AtomicUsize,
+    /// Where what runs here is parked, 0 while it runs: see `shrink`.
+    pub(crate) parked: AtomicUsize,
+    /// 1 while somebody takes pages from a parked goroutine.
+    pub(crate) claimed: AtomicU32,
     spec: Spec,
     class: AtomicU8,
     /// How often the stack was released while its depth was unknown, modulo 256.
@@ -102,6 +106,8 @@ pub struct Desc {
     pub(crate) pool: &'static Pool,
     pub(crate) doublings: AtomicU32,
     pub(crate) traps: AtomicU32,
+    /// The stack made before this one. Written before this one is known.
+    pub(crate) older: AtomicPtr<Desc>,
     /// How deep the marks of `gauge` reach; 0 if there are none.
     pub(crate) gauge: AtomicU32,
     /// The one before on a list of a pool. Written by the list.
@@ -135,6 +141,9 @@ impl Desc {
             pool,
             doublings: AtomicU32::new(0),
             traps: AtomicU32::new(0),
+            older: AtomicPtr::new(ptr::null_mut()),
+            parked: AtomicUsize::new(0),
+            claimed: AtomicU32::new(0),
             gauge: AtomicU32::new(0),
             prev: AtomicPtr::new(ptr::null_mut()),
             ticket: AtomicU64::new(0),
@@ -240,6 +249,11 @@ impl Desc {
     pub(crate) fn set_class(&self, class: Class) {
         let largest = Class::holding(self.spec.reservation());
         self.class.store(class.min(largest).index() as u8, Relaxed);
+    }
+
+    /// The class is `class`, or what it was if that is less.
+    pub(crate) fn lower_class(&self, class: Class) {
+        self.class.store(class.min(self.class()).index() as u8, Relaxed);
     }
 
     /// The lowest address of an extent of `bytes`.
@@ -371,6 +385,15 @@ unsafe impl corosensei::stack::Stack for Stack {
         // SAFETY: no reservation lies at address 0.
         unsafe { NonZeroUsize::new_unchecked(self.0.lo) }
     }
+}
+
+/// Takes all memory from a free stack.
+pub(crate) fn empty(stack: &Stack) {
+    trim(stack);
+    let desc = stack.desc();
+    // SAFETY: nothing runs on the stack, since the caller holds its `Stack`; so nobody needs what is in it.
+    unsafe { pages::give_back(desc.limit()..desc.hi) };
+    desc.set_class(Class::MIN);
 }
 
 /// Makes a stack that grew as good as new: its deep pages go back to the system, all but the first 16 KiB, and a stack

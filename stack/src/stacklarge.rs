@@ -7,7 +7,7 @@
 use crate::{
     Class,
     reservation::Stack,
-    stackpool::{List, SMALL},
+    stackpool::{List, SMALL, pop_surplus},
 };
 use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
@@ -66,14 +66,9 @@ impl StackLarge {
         Self::uncharge(self.0[from..].iter_mut().rev().find_map(List::pop_coldest))
     }
 
-    /// Takes a stack that nobody has needed since the last round; `round` says what was asked already.
-    pub(crate) fn pop_unused(&mut self, round: &mut [usize]) -> Option<Stack> {
-        let lists = self.0.iter_mut().zip(round);
-        let stack = lists.filter(|(_, left)| **left > 0).find_map(|(list, left)| {
-            *left -= 1;
-            list.pop_coldest()
-        });
-        Self::uncharge(stack)
+    /// Takes the coldest of a class that there is too much of; counts down.
+    pub(crate) fn pop_surplus(&mut self, surplus: &mut [usize]) -> Option<Stack> {
+        Self::uncharge(pop_surplus(&mut self.0, surplus))
     }
 
     /// The lists.

@@ -91,6 +91,19 @@ impl List {
     }
 }
 
+/// Takes the coldest stack of the first list that has too many, by `surplus`, which counts down.
+pub(crate) fn pop_surplus(lists: &mut [List], surplus: &mut [usize]) -> Option<Stack> {
+    let (list, left) = lists.iter_mut().zip(surplus).find(|(_, left)| **left > 0)?;
+    *left -= 1;
+    match list.pop_coldest() {
+        None => {
+            *left = 0;
+            None
+        }
+        stack => stack,
+    }
+}
+
 /// The number of small classes.
 pub(crate) const SMALL: usize = Class::LARGEST_SMALL.index() + 1;
 
@@ -116,6 +129,11 @@ impl StackPool {
     /// Takes a stack of the largest class there is.
     pub(crate) fn pop_largest(&mut self) -> Option<Stack> {
         self.0.iter_mut().rev().find_map(List::pop)
+    }
+
+    /// Takes the coldest of a class that there is too much of; counts down.
+    pub(crate) fn pop_surplus(&mut self, surplus: &mut [usize]) -> Option<Stack> {
+        pop_surplus(&mut self.0, surplus)
     }
 
     /// The lists.

@@ -19,8 +19,10 @@ pub struct StackStats {
     pub traps: u64,
     /// Doublings, by traps and at parking points.
     pub doublings: u64,
-    /// Stacks that gave their deep pages back.
+    /// Free stacks that gave their deep pages back.
     pub trimmed: u64,
+    /// Parked goroutines that gave back what lay below them.
+    pub shrunk: u64,
 }
 
 impl StackStats {
@@ -32,6 +34,7 @@ impl StackStats {
             traps: counters.traps.load(Relaxed),
             doublings: counters.doublings.load(Relaxed),
             trimmed: counters.trimmed.load(Relaxed),
+            shrunk: counters.shrunk.load(Relaxed),
             ..Self::default()
         }
     }

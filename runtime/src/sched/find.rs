@@ -477,6 +477,7 @@ fn execute(m: &'static M, g: NonNull<G>, stack: Option<Stack>) -> Left {
         habit::before_turn(m);
     }
     loop {
+        this.desc().set_running();
         m.set_current(g.as_ptr(), body.as_ptr());
         // SAFETY: on g0, and the goroutine is ours.
         let ended = unsafe { Body::resume(body) };
@@ -493,6 +494,7 @@ fn execute(m: &'static M, g: NonNull<G>, stack: Option<Stack>) -> Left {
             }
             return Left::Ended(stack);
         }
+        this.desc().set_parked(this.sp.get());
         let Some((commit, arg)) = m.commit.get() else {
             return Left::Yielded(g);
         };
@@ -587,7 +589,9 @@ unsafe fn switch(m: &'static M) {
     let errno = unsafe { *libc::__errno_location() };
     // SAFETY: the body of the running goroutine, on whose stack this is.
     unsafe {
-        body.as_ref().desc().note_depth(ptr::from_ref(&errno).addr());
+        let sp = ptr::from_ref(&errno).addr();
+        body.as_ref().sp.set(sp);
+        body.as_ref().desc().note_depth(sp);
         Body::suspend(body);
         *libc::__errno_location() = errno;
     }

@@ -55,6 +55,12 @@ pub(crate) fn set_errno(value: c_int) {
     unsafe { *libc::__errno_location() = value }
 }
 
+/// Lets another thread run.
+pub(crate) fn yield_thread() {
+    // SAFETY: sched_yield has no preconditions.
+    unsafe { libc::sched_yield() };
+}
+
 /// Ends the process with SIGABRT.
 pub(crate) fn abort() -> ! {
     // SAFETY: abort has no preconditions.

@@ -1,0 +1,199 @@
+//! Giving memory back: what pools keep and nobody uses, and what lies below goroutines that are parked.
+//!
+//! ```text
+//!   scavenger, release_free ─▶ pools:  stacks that nobody needed since the last call ─▶ all pages but the first 16 KiB
+//!                           └▶ parked: claim ─▶ barrier ─▶ still parked? ─▶ all pages below the stack pointer ─▶ unclaim
+//! ```
+//!
+//! A goroutine that was deep and waits near the top of its stack has memory below that nobody needs. Its stack is the
+//! goroutine's, and may go on at any moment; so whoever takes pages away must keep it from doing so, and that must
+//! cost the goroutine nothing.
+//!
+//! # The protocol
+//!
+//! ```text
+//!   who resumes   parked = 0;  (fence mode: fence);  while claimed != 0: wait;  run
+//!   who suspends  parked = sp  (Release, on g0, after the switch and before anybody can find the goroutine)
+//!   who shrinks   claimed = 1;  barrier;  parked != 0 → take pages below it away;  claimed = 0 (Release)
+//! ```
+//!
+//! # Invariants
+//!
+//! 1. One of the two sees the other: the barrier comes between the store to `claimed` and the load of `parked`, and orders
+//!    the same on every thread that resumes, whose store and load come in the other order.
+//! 2. So pages go only while the goroutine is parked and cannot be resumed; and only below its stack pointer, less what the
+//!    switch itself has pushed ([`BELOW`]).
+//! 3. One at a time shrinks, under `SHRINK`. It holds no other lock and allocates nothing.
+//!
+//! `stack/tests/shrink_explorer.rs` explores the protocol, and finds it wrong without the barrier.
+
+use crate::{
+    Class, StackGrowth,
+    copystack::{self, HEADROOM},
+    pool,
+    reservation::{Desc, FIRST_EXTENT},
+    sys::{
+        pages,
+        process::{self, PAGE},
+    },
+};
+use baton_alloc::{
+    Lock, latch,
+    scavenge::{self, Release},
+};
+use core::{
+    hint, iter, ptr,
+    sync::atomic::{
+        AtomicPtr, AtomicUsize,
+        Ordering::{Acquire, Relaxed, Release as Publish, SeqCst},
+        compiler_fence, fence,
+    },
+};
+
+/// How far below the stack pointer that a goroutine parked with the switch may have gone: a few frames, less than that.
+const BELOW: usize = 1 << 10;
+/// Stacks that are claimed for one barrier.
+const BATCH: usize = 64;
+
+/// Held by who shrinks.
+static SHRINK: Lock = Lock::new();
+/// Calls for what is unused so far.
+static ROUND: AtomicUsize = AtomicUsize::new(0);
+/// Every stack that was ever made, the last one first.
+static ALL: AtomicPtr<Desc> = AtomicPtr::new(ptr::null_mut());
+
+/// `parked`: the rounds, modulo 8, are in the bits that a stack pointer aligned to 16 has free.
+const ROUNDS: usize = 7;
+/// `parked`: the pages below are gone already.
+const DONE: usize = 8;
+
+/// Enters a new stack into the list of all.
+pub(crate) fn register(desc: &'static Desc) {
+    let this = ptr::from_ref(desc).cast_mut();
+    let mut first = ALL.load(Relaxed);
+    loop {
+        desc.older.store(first, Relaxed);
+        match ALL.compare_exchange_weak(first, this, Publish, Relaxed) {
+            Ok(_) => return,
+            Err(now) => first = now,
+        }
+    }
+}
+
+impl Desc {
+    /// Says that what runs on this stack has suspended with the stack pointer at `sp` or a little below, and has left it.
+    #[inline(always)]
+    pub fn set_parked(&self, sp: usize) {
+        self.parked.store(sp & !15 | ROUND.load(Relaxed) & ROUNDS, Publish);
+    }
+
+    /// Says that it is about to go on, and waits for who takes pages away just now.
+    #[inline(always)]
+    pub fn set_running(&self) {
+        self.parked.store(0, Relaxed);
+        compiler_fence(SeqCst);
+        if latch::mode() == latch::Mode::Fence {
+            fence(SeqCst);
+        }
+        if self.claimed.load(Acquire) != 0 {
+            self.wait_for_shrink();
+        }
+    }
+
+    #[cold]
+    fn wait_for_shrink(&self) {
+        while self.claimed.load(Acquire) != 0 {
+            process::yield_thread();
+            hint::spin_loop();
+        }
+    }
+
+    /// Takes the pages below `sp` away.
+    ///
+    /// # Safety
+    ///
+    /// What runs on this stack has suspended at `sp` and cannot be resumed meanwhile.
+    unsafe fn shrink(&self, sp: usize) {
+        let kept = (sp - BELOW) & !(PAGE - 1);
+        let limit = self.limit();
+        if kept <= limit {
+            return;
+        }
+        // SAFETY: open, and below what is in use.
+        unsafe { pages::give_back(limit..kept) };
+        let depth = self.base() - kept;
+        let extent = (depth + HEADROOM).next_power_of_two().max(FIRST_EXTENT);
+        let lowest = self.limit_of(extent);
+        if self.spec().growth() == StackGrowth::Trap && limit < lowest {
+            let window = self.window_of(extent);
+            // SAFETY: as above. Guards that are left deeper down do no harm: growth opens whatever it passes.
+            if unsafe { pages::guard(window..lowest) }.is_ok() {
+                self.set_extent(lowest, window);
+            }
+        }
+        self.mark.store(sp, Relaxed);
+        self.lower_class(Class::holding(depth));
+        copystack::counters().shrunk.fetch_add(1, Relaxed);
+    }
+}
+
+/// Gives memory back that stacks keep and nobody uses: with [`Release::Unused`] what has not been used for about a second,
+/// with [`Release::All`] everything. The scavenger calls it; so does
+/// [`Alloc::release_free`](baton_alloc::Alloc::release_free).
+fn release_memory(how: Release) {
+    SHRINK.with(|| {
+        let round = match how {
+            Release::Unused => ROUND.fetch_add(1, Relaxed) + 1,
+            Release::All => ROUND.load(Relaxed),
+        };
+        pool::release_free(how);
+        shrink_parked(how, round);
+    });
+}
+
+/// Has [`release_memory`] called when memory is to be given back. Once.
+pub(crate) fn hook() {
+    static HOOKED: AtomicUsize = AtomicUsize::new(0);
+    if HOOKED.swap(1, Relaxed) == 0 {
+        // Without a free place nobody calls, and stacks keep what they have.
+        let _ = scavenge::on_release(release_memory);
+    }
+}
+
+/// Whether the goroutine on `desc` may lose pages, by what `parked` says. Before the claim this is a guess.
+fn is_wanted(desc: &Desc, parked: usize, how: Release, round: usize) -> bool {
+    let rounds = round.wrapping_sub(parked) & ROUNDS;
+    let long_enough = how == Release::All || (rounds >= 2 && !desc.class().is_small());
+    parked > DONE + ROUNDS && parked & DONE == 0 && long_enough
+}
+
+/// Takes from parked goroutines what lies below them. Under `SHRINK`.
+fn shrink_parked(how: Release, round: usize) {
+    // SAFETY: null or a descriptor; those are never freed.
+    let at = |desc: &AtomicPtr<Desc>| unsafe { desc.load(Acquire).as_ref() };
+    let mut stacks = iter::successors(at(&ALL), |desc: &&'static Desc| at(&desc.older))
+        .filter(|desc| is_wanted(desc, desc.parked.load(Relaxed), how, round));
+    loop {
+        let mut batch = [None; BATCH];
+        for (slot, desc) in batch.iter_mut().zip(&mut stacks) {
+            desc.claimed.store(1, Relaxed);
+            *slot = Some(desc);
+        }
+        if batch[0].is_none() {
+            return;
+        }
+        let seen_by_all = latch::barrier().orders_owners();
+        for desc in batch.iter().flatten() {
+            let parked = desc.parked.load(Acquire);
+            if seen_by_all && is_wanted(desc, parked, how, round) {
+                // SAFETY: parked, and claimed: invariants 1 and 2.
+                unsafe { desc.shrink(parked & !15) };
+                desc.parked.store(parked | DONE, Relaxed);
+            }
+            desc.claimed.store(0, Publish);
+        }
+        if !seen_by_all {
+            return;
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! Stacks that were deep and are not any more give their memory back. A binary of its own, since it looks at the memory of
+//! the process.
+
+use baton::{Alloc, chan, go, sync::WaitGroup};
+use std::{fs, hint::black_box, ptr};
+
+#[global_allocator]
+static ALLOC: Alloc = Alloc;
+
+const GOROUTINES: usize = if cfg!(debug_assertions) { 2_000 } else { 10_000 };
+
+#[inline(never)]
+fn frame(floor: usize) -> usize {
+    let words = black_box([floor; 60]);
+    let below = if ptr::from_ref(&words).addr() > floor {
+        frame(floor)
+    } else {
+        0
+    };
+    below + black_box(words)[59] / floor
+}
+
+fn descend(depth: usize) -> usize {
+    let here = 0_u8;
+    frame(ptr::from_ref(&here).addr() - depth)
+}
+
+/// Bytes resident, page tables included.
+fn memory() -> usize {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let field = |name| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
+    };
+    field("VmRSS:") + field("VmPTE:")
+}
+
+/// Parks goroutines that were `depth` deep before, has memory released, and gives the bytes that each then has. Then
+/// each goes as deep again, and finds what it left on its stack.
+fn parked(depth: usize) -> usize {
+    let before = memory();
+    let (tx, rx) = chan::bounded::<()>(0);
+    let here = WaitGroup::new();
+    let handles: Vec<_> = (0..GOROUTINES)
+        .map(|i| {
+            let (rx, here) = (rx.clone(), here.clone());
+            go!(move || {
+                let kept = black_box([i; 16]);
+                let frames = descend(depth);
+                drop(here);
+                rx.recv().unwrap_err();
+                assert_eq!(descend(depth), frames);
+                assert!(black_box(kept).iter().all(|&word| word == i));
+            })
+        })
+        .collect();
+    here.wait();
+    while baton::metrics().goroutines > GOROUTINES as u64 + 1 {
+        baton::yield_now();
+    }
+    Alloc::release_free();
+    let each = (memory() - before) / GOROUTINES;
+    drop(tx);
+    handles.into_iter().for_each(|handle| handle.join().unwrap());
+    Alloc::release_free();
+    each
+}
+
+#[test]
+fn who_was_deep_costs_no_more_than_who_never_was() {
+    baton::run(|| {
+        parked(512); // what only the first round pays
+        let shallow = parked(512);
+        let deep = parked(60 << 10);
+        let deeper = parked(300 << 10);
+        println!("bytes for each of {GOROUTINES}: never deep {shallow}, 60 KiB {deep}, 300 KiB {deeper}");
+        assert!(deep * 10 <= shallow * 11, "{deep} after 60 KiB, {shallow} never deep");
+        assert!(
+            deeper * 10 <= shallow * 11 + 2048,
+            "{deeper} after 300 KiB, {shallow} never deep"
+        );
+        assert!(baton::metrics().stack_shrinks > 0);
+    });
+}
+
+/// Memory is taken again and again while the goroutines wake, go deep and park: nobody loses what it uses.
+#[test]
+fn who_goes_on_meanwhile_loses_nothing() {
+    baton::run(|| {
+        let rounds = 150;
+        let pairs: Vec<_> = (0..8_usize)
+            .map(|i| {
+                let (to, from) = chan::bounded::<usize>(0);
+                let echo = go!(move || {
+                    for depth in &from {
+                        let kept = black_box([depth; 40]);
+                        descend(depth);
+                        baton::yield_now();
+                        assert!(black_box(kept).iter().all(|&word| word == depth));
+                    }
+                });
+                let ask = go!(
+                    move || (0..rounds).for_each(|n| to.send(1_000 + (n * 7_919 * (i + 1)) % (200 << 10)).unwrap())
+                );
+                (ask, echo)
+            })
+            .collect();
+        let release = std::thread::spawn(|| (0..40).for_each(|_| assert!(Alloc::release_free() < usize::MAX)));
+        for (ask, echo) in pairs {
+            ask.join().unwrap();
+            echo.join().unwrap();
+        }
+        release.join().unwrap();
+    });
+}

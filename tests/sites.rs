@@ -1,0 +1,90 @@
+//! What `go!` learns about the stacks of its goroutines. A binary of its own: it looks at what all sites have learned.
+
+use baton::{SpawnSite, chan, go};
+use std::{hint::black_box, ptr};
+
+/// Uses `depth` bytes of stack.
+fn descend(depth: usize) -> usize {
+    #[inline(never)]
+    fn frame(floor: usize) -> usize {
+        let words = black_box([floor; 60]);
+        let below = if ptr::from_ref(&words).addr() > floor {
+            frame(floor)
+        } else {
+            0
+        };
+        below + black_box(words)[0] / words[1]
+    }
+    let here = 0_u8;
+    frame(ptr::from_ref(&here).addr() - depth)
+}
+
+/// What the site at this line has learned.
+fn learned(line: u32) -> SpawnSite {
+    let sites = baton::metrics().spawn_sites;
+    let ours = |site: &&SpawnSite| site.line == line && site.file.ends_with("sites.rs");
+    sites
+        .iter()
+        .find(ours)
+        .cloned()
+        .expect("a site that has measured something")
+}
+
+#[test]
+fn a_site_learns_and_forgets() {
+    baton::run(|| {
+        let (from, to) = (line!(), line!() + 2);
+        let run = |depth: usize, times: usize| {
+            (0..times).for_each(|_| assert!(go!(move || descend(depth)).join().unwrap() > 0));
+        };
+        let line = (from..=to).next_back().unwrap();
+        let class = || learned(line).stack_bytes as usize;
+        run(1 << 10, 20);
+        assert!(class() <= 16 << 10, "{:?}", learned(line));
+        run(200 << 10, 500);
+        assert!((128 << 10..=512 << 10).contains(&class()), "{:?}", learned(line));
+        assert!(
+            (200 << 10..400 << 10).contains(&(learned(line).deepest_bytes as usize)),
+            "{:?}",
+            learned(line)
+        );
+        // One outlier is forgotten by and by: a class for each that is measured.
+        run(900 << 10, 200);
+        assert_eq!(class(), 1 << 20);
+        run(200 << 10, 2_000);
+        assert!((128 << 10..=512 << 10).contains(&class()), "{:?}", learned(line));
+        run(1 << 10, 5_000);
+        assert!(class() <= 16 << 10, "{:?}", learned(line));
+    });
+}
+
+/// Deep and shallow goroutines in turn: each gets what its site needs, so nothing grows any more.
+#[test]
+fn each_gets_a_stack_that_is_right_at_once() {
+    baton::run(|| {
+        let round = || {
+            let deep: Vec<_> = (0..2).map(|_| go!(|| descend(700 << 10))).collect();
+            let (tx, rx) = chan::bounded::<()>(0);
+            let shallow: Vec<_> = (0..2)
+                .map(|_| {
+                    let rx = rx.clone();
+                    go!(move || rx.recv())
+                })
+                .collect();
+            deep.into_iter().for_each(|h| assert!(h.join().unwrap() > 0));
+            drop(tx);
+            shallow.into_iter().for_each(|h| assert!(h.join().unwrap().is_err()));
+        };
+        (0..300).for_each(|_| round());
+        let before = baton::metrics();
+        (0..300).for_each(|_| round());
+        let after = baton::metrics();
+        let traps = after.stack_traps - before.stack_traps;
+        assert!(traps <= 8, "{traps} traps in 300 rounds");
+        assert!(
+            after.stacks - before.stacks <= 4,
+            "{} more stacks",
+            after.stacks - before.stacks
+        );
+    });
+}
