@@ -112,6 +112,9 @@ pub fn install() -> Result<(), StackError> {
     })
 }
 
+/// Signals by which the C library reaches all threads (cancellation, changes of user and group); no mask keeps them off.
+const LIBRARY_SIGNALS: [c_int; 2] = [32, 33];
+
 /// Room that the handler has on the alternate stack beside the signal frame: for reports, and for the handlers that
 /// others chained behind it.
 const ALTSTACK: usize = 64 << 10;
@@ -131,6 +134,8 @@ impl AltStack {
     ///
     /// If the memory cannot be had, or if the thread runs on its alternate stack just now.
     pub fn install() -> Result<Self, StackError> {
+        // The C library installs its handlers when the first thread is made, or later: so at each thread.
+        LIBRARY_SIGNALS.into_iter().for_each(signal::use_alternate_stack);
         let wanted = (process::signal_frame_bytes() + ALTSTACK).next_multiple_of(PAGE);
         if Altstack::current().is_some_and(|(_, size)| size >= wanted) {
             return Ok(Self { _own: None });

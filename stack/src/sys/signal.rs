@@ -3,7 +3,9 @@
 use super::process::{self, PAGE};
 use core::{
     ffi::{c_int, c_void},
-    mem, ptr,
+    mem,
+    mem::size_of,
+    ptr,
 };
 
 /// What a signal handler with `SA_SIGINFO` looks like.
@@ -47,6 +49,44 @@ pub(crate) unsafe fn set_handler(signal: c_int, handler: Handler) -> Result<(), 
     // SAFETY: the struct is complete, the handler is as the caller promised.
     let r = unsafe { libc::sigaction(signal, &raw const new, ptr::null_mut()) };
     if r == 0 { Ok(()) } else { Err(process::errno()) }
+}
+
+/// What the kernel keeps of an action; the C library's own signals can be asked about in this form only.
+#[repr(C)]
+struct KernelAction {
+    handler: usize,
+    flags: libc::c_ulong,
+    restorer: usize,
+    mask: u64,
+}
+
+/// Sees to it that a handler that others installed for `signal`, if there is one, runs on the alternate stack of threads that
+/// have one. For signals that cannot be blocked on a thread that runs goroutines: the C library's own, by which it has all
+/// threads change their user or group, or end.
+pub(crate) fn use_alternate_stack(signal: c_int) {
+    let mut action = KernelAction {
+        handler: 0,
+        flags: 0,
+        restorer: 0,
+        mask: 0,
+    };
+    let none = ptr::null_mut::<KernelAction>();
+    // SAFETY: the struct is laid out as the kernel's on both architectures, and lives here.
+    let known = unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, none, &raw mut action, size_of::<u64>()) } == 0;
+    let on_stack = libc::SA_ONSTACK as libc::c_ulong;
+    if known && action.handler > libc::SIG_IGN && action.flags & on_stack == 0 {
+        action.flags |= on_stack;
+        // SAFETY: as above; it is the action that was there, but for the stack that it runs on.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                &raw const action,
+                none,
+                size_of::<u64>(),
+            )
+        };
+    }
 }
 
 /// Makes `signal` do what it does by default. Async-signal-safe.
