@@ -1,7 +1,9 @@
 //! Waiting for the first of several operations.
 //!
 //! ```text
-//!   sort by address ─▶ lock all ─▶ is one ready? ── yes ─▶ decide for it, unlock all ─▶ the caller completes it
+//!   one after the other, in random order: lock, ready? ── yes ─▶ decide for it, unlock ─▶ the caller completes it
+//!      └─ no ─▶ sort by address
+//!                  └─▶ lock all ─▶ is one ready? ── yes ─▶ decide for it, unlock all ─▶ the caller completes it
 //!                         ▲              └─ no ─▶ a node on each channel's list, park; g0 unlocks all
 //!                         │                         │ a peer, a closing channel or the deadline claims the waiter
 //!                         └── it was the deadline ◀─┴─▶ lock all, take the nodes off, unlock all ─▶ …
@@ -225,7 +227,8 @@ pub fn sending<T>(sender: &Sender<T>) -> Case<'_> {
 /// the bodies of the arms may use the channels' ends as they like.
 pub fn select(cases: &mut [Case<'_>], biased: bool) -> SelectedOperation<'static> {
     number(cases);
-    let chosen = wait(cases, SELECT, biased, NEVER).expect("without a deadline, it waits until there is one");
+    let chosen = attempt(cases, biased).or_else(|| sort_and_wait(cases, biased, NEVER));
+    let chosen = chosen.expect("without a deadline, it waits until there is one");
     SelectedOperation::new(chosen)
 }
 
@@ -236,20 +239,52 @@ pub fn select_until(
     timeout: Duration,
 ) -> Result<SelectedOperation<'static>, SelectTimeoutError> {
     number(cases);
-    let chosen = wait(cases, SELECT, biased, time::deadline_in(timeout)).ok_or(SelectTimeoutError)?;
+    let chosen = attempt(cases, biased).or_else(|| sort_and_wait(cases, biased, time::deadline_in(timeout)));
+    let chosen = chosen.ok_or(SelectTimeoutError)?;
     Ok(SelectedOperation::new(chosen))
 }
 
 /// As `select`, if one can be done at once.
 pub fn try_select(cases: &mut [Case<'_>], biased: bool) -> Result<SelectedOperation<'static>, TrySelectError> {
     number(cases);
-    let chosen = wait(cases, SELECT, biased, NOW).ok_or(TrySelectError)?;
+    let chosen = attempt(cases, biased).or_else(|| sort_and_wait(cases, biased, NOW));
+    let chosen = chosen.ok_or(TrySelectError)?;
     Ok(SelectedOperation::new(chosen))
 }
 
 fn number(cases: &mut [Case<'_>]) {
     (0..).zip(cases.iter_mut()).for_each(|(n, case)| case.index = n);
+}
+
+fn sort_and_wait(cases: &mut [Case<'_>], biased: bool, deadline: u64) -> Option<Chosen> {
     cases.sort_unstable_by_key(|case| case.order);
+    wait(cases, SELECT, biased, deadline)
+}
+
+/// Looks at one channel after the other, which spares the locks of the others, and decides for the first that is ready. The
+/// order is one of all, each with the same chance. Does not look if the order matters, or at very many.
+fn attempt(cases: &[Case<'_>], biased: bool) -> Option<Chosen> {
+    const MOST: usize = 16;
+    checkpoint();
+    if biased || cases.len() > MOST {
+        return None;
+    }
+    let mut order: [u8; MOST] = std::array::from_fn(|n| n as u8);
+    for n in 0..cases.len() {
+        order.swap(n, n + dice(cases.len() - n));
+        let case = &cases[usize::from(order[n])];
+        case.port.lock();
+        // SAFETY: locked.
+        let ready = unsafe { case.port.is_ready() };
+        // SAFETY: locked.
+        let promise = if ready { unsafe { case.port.promise() } } else { None };
+        // SAFETY: locked.
+        unsafe { case.port.unlock() };
+        if let Some(promise) = promise {
+            return Some((case.index as usize, case.key(), promise));
+        }
+    }
+    None
 }
 
 /// A deadline that has passed.
@@ -261,7 +296,6 @@ type Chosen = (usize, *const (), Promise);
 /// Waits until one of `cases`, which are sorted, can be done, and decides for it if `kind` is `SELECT`. `None`: none
 /// could until `deadline`.
 fn wait(cases: &mut [Case<'_>], kind: u32, biased: bool, deadline: u64) -> Option<Chosen> {
-    checkpoint();
     loop {
         lock_all(cases);
         // SAFETY: all are locked.
@@ -563,7 +597,14 @@ impl<'a> Select<'a> {
     }
 
     fn wait(&mut self, kind: u32, deadline: u64) -> Option<Chosen> {
-        wait(&mut self.cases, kind, self.biased, deadline)
+        let at_once = match kind {
+            SELECT => attempt(&self.cases, self.biased),
+            _ => {
+                checkpoint();
+                None
+            }
+        };
+        at_once.or_else(|| wait(&mut self.cases, kind, self.biased, deadline))
     }
 
     fn assert_some(&self) {
