@@ -28,6 +28,7 @@ use crate::{
     mspan::Span,
     scavenge,
     sizeclass::PAGE,
+    sys::mem,
 };
 use core::{
     alloc::Layout,
@@ -44,6 +45,10 @@ const BASE: usize = (1 << 20) / PAGE;
 const MOST: usize = (32 << 20) / PAGE;
 /// The pages that all caches may hold beyond their base: 128 MiB.
 const GRANTS: usize = (128 << 20) / PAGE;
+
+/// From here on pages are given back to the kernel to make them zero, because writing zeros takes longer, and the program
+/// may need but a few of them: 32 MiB.
+const DISCARD: usize = 32 << 20;
 
 /// Up to here each length has a bin of its own.
 const EXACT: usize = 64;
@@ -279,10 +284,26 @@ pub(crate) fn alloc(layout: Layout) -> Option<Large> {
     {
         return Some(Large {
             base: span.base(),
-            zeroed: false,
+            dirty: 0..span.pages(),
         });
     }
     alloc_slow(layout, pages)
+}
+
+/// As [`alloc`], but the memory is zero. Pages that nobody has written to since the kernel gave them are left alone.
+#[inline(never)]
+pub(crate) fn alloc_zeroed(layout: Layout) -> Option<NonNull<u8>> {
+    let Large { base, dirty } = alloc(layout)?;
+    let start = (dirty.start * PAGE).min(layout.size());
+    let len = (dirty.end * PAGE).min(layout.size()) - start;
+    // SAFETY: within the object.
+    let first = unsafe { base.add(start) };
+    // SAFETY: as above, and the pages of the object are its own to the end of the last one.
+    if len < DISCARD || !unsafe { mem::discard(first, pages(len) * PAGE) } {
+        // SAFETY: as above.
+        unsafe { first.write_bytes(0, len) };
+    }
+    Some(base)
 }
 
 #[cold]
@@ -296,7 +317,7 @@ fn alloc_slow(layout: Layout, pages: usize) -> Option<Large> {
         if let Some(Some(span)) = unsafe { malloc::with_cache(|cache| cache.large.pop_or_grow(pages)) } {
             return Some(Large {
                 base: span.base(),
-                zeroed: false,
+                dirty: 0..span.pages(),
             });
         }
     }

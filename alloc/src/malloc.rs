@@ -123,16 +123,7 @@ pub fn malloc_zeroed(layout: Layout) -> *mut u8 {
             }
             object
         }
-        None => match large::alloc(layout) {
-            Some(large) => {
-                if !large.zeroed {
-                    // SAFETY: as above.
-                    unsafe { large.base.write_bytes(0, layout.size()) };
-                }
-                large.base.as_ptr()
-            }
-            None => ptr::null_mut(),
-        },
+        None => large::alloc_zeroed(layout).map_or(ptr::null_mut(), NonNull::as_ptr),
     }
 }
 

@@ -28,7 +28,10 @@ use crate::{
     sizeclass::{Class, PAGE},
     sys::{die::die, mem},
 };
-use core::ptr::{self, NonNull};
+use core::{
+    ops::Range,
+    ptr::{self, NonNull},
+};
 
 pub(crate) use crate::pagealloc::Goal;
 
@@ -87,11 +90,11 @@ static MHEAP: Guarded<Mheap> = Guarded::new(
 static SPANS: Fixalloc<Span> = Fixalloc::new();
 
 /// A large object as it comes from the heap.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Large {
     pub(crate) base: NonNull<u8>,
-    /// Whether every byte of it reads as zero.
-    pub(crate) zeroed: bool,
+    /// From the first to the last of its pages that may not read as zero.
+    pub(crate) dirty: Range<usize>,
 }
 
 impl Mheap {
@@ -104,7 +107,7 @@ impl Mheap {
     }
 
     /// A large span in the object arenas; the arena map leads to it from its first page.
-    fn large(&mut self, pages: usize, align: usize) -> Option<(&'static Span, bool)> {
+    fn large(&mut self, pages: usize, align: usize) -> Option<(&'static Span, Range<usize>)> {
         let record = SPANS.alloc()?;
         let Some(run) = self.objects.alloc(pages, align) else {
             // SAFETY: made above, and nobody knows it.
@@ -118,7 +121,7 @@ impl Mheap {
             record.as_ref()
         };
         map_span(span, 1, record.as_ptr());
-        Some((span, run.zeroed))
+        Some((span, run.dirty))
     }
 
     /// Gives the pages of a span back that the arena map leads to no more, and its record.
@@ -271,12 +274,12 @@ pub(crate) unsafe fn free_span(span: &'static Span) {
 /// A large object of `pages` pages at a multiple of `align` pages. `None`: out of memory.
 pub(crate) fn alloc_large(pages: usize, align: usize) -> Option<Large> {
     within_limit(|heap| {
-        let (span, zeroed) = heap.large(pages, align)?;
+        let (span, dirty) = heap.large(pages, align)?;
         heap.counts.large_pages += pages;
         heap.counts.large_allocs += 1;
         Some(Large {
             base: span.base(),
-            zeroed,
+            dirty,
         })
     })
 }

@@ -62,11 +62,11 @@ pub(crate) enum Goal {
 const HUGE: usize = (2 << 20) / PAGE;
 
 /// A run of pages.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Run {
     pub(crate) base: NonNull<u8>,
-    /// Whether every byte of it reads as zero.
-    pub(crate) zeroed: bool,
+    /// From the first to the last of its pages that may not read as zero, counted from `base`.
+    pub(crate) dirty: Range<usize>,
 }
 
 impl PageAlloc {
@@ -112,7 +112,7 @@ impl PageAlloc {
             };
             if let Some((start, len)) = found {
                 let backed = pages.dirty.count(start, len);
-                let _zeroed = self.mark(slot * ARENA + start * PAGE, len);
+                let _dirty = self.mark(slot * ARENA + start * PAGE, len);
                 return Some(Backed {
                     base: arena.page(start),
                     pages: len,
@@ -149,10 +149,10 @@ impl PageAlloc {
             let start = self.tree.find(from, len)?;
             let aligned = start.next_multiple_of(align);
             if aligned == start {
-                let zeroed = self.mark(start * PAGE, len);
+                let dirty = self.mark(start * PAGE, len);
                 return Some(Run {
                     base: page(start)?,
-                    zeroed,
+                    dirty,
                 });
             }
             // Whatever starts at a multiple of `align` starts here or later.
@@ -175,7 +175,7 @@ impl PageAlloc {
         let taken = unsafe { arena::at(block / PAGES)?.pages() }.in_use.word(block % PAGES);
         let free = !taken;
         for (start, len) in runs(free) {
-            let _zeroed = self.mark((block + start) * PAGE, len);
+            let _dirty = self.mark((block + start) * PAGE, len);
         }
         Some((page(block)?, free))
     }
@@ -213,9 +213,10 @@ impl PageAlloc {
         self.tree.set(slot, Sum::of(&pages.sums, CHUNK));
     }
 
-    /// Takes free pages. Says whether they all read as zero.
-    fn mark(&mut self, base: usize, len: usize) -> bool {
-        let mut zeroed = true;
+    /// Takes free pages. Says which may not read as zero: from the first to the last, counted from `base`.
+    fn mark(&mut self, base: usize, len: usize) -> Range<usize> {
+        let mut dirty = 0..0;
+        let mut before = 0;
         for (slot, start, n) in arena::pieces(base, len) {
             let Some(arena) = self.arena(slot) else { continue };
             // SAFETY: under the mheap lock.
@@ -225,11 +226,21 @@ impl PageAlloc {
             let backed = pages.dirty.count(start, n);
             pages.backed -= backed;
             self.backed -= backed;
-            zeroed &= pages.dirty.insert(start, n);
+            if backed > 0 {
+                let here = pages.dirty.hull(start, n);
+                let moved = |page: usize| page - start + before;
+                dirty = if dirty.is_empty() {
+                    moved(here.start)
+                } else {
+                    dirty.start
+                }..moved(here.end);
+            }
+            let _clean = pages.dirty.insert(start, n);
+            before += n;
             self.in_use += n;
             self.sum_up(slot, pages, start, n);
         }
-        zeroed
+        dirty
     }
 
     /// Takes the pages from `base + len` to `base + new_len` as well, if they are free.
@@ -241,7 +252,7 @@ impl PageAlloc {
         if end.checked_add(more.saturating_mul(PAGE)).is_none() || !self.is_free(end, more) {
             return false;
         }
-        let _zeroed = self.mark(end, more);
+        let _dirty = self.mark(end, more);
         true
     }
 
@@ -523,16 +534,22 @@ mod tests {
     fn zeroed_means_never_dirty() {
         let mut pa = alone(ArenaKind::Object);
         let a = pa.alloc(4, 1).unwrap();
-        assert!(a.zeroed);
+        assert_eq!(a.dirty, 0..0);
         assert!(pa.free(a.base, 4, false));
-        assert!(
-            !pa.alloc(2, 1).unwrap().zeroed,
-            "what was out once may have been written to"
-        );
-        let b = pa.alloc(4, 1).unwrap();
-        assert!(!b.zeroed, "two pages of it were out once");
-        assert!(pa.free(b.base, 4, true));
-        assert!(pa.alloc(4, 1).unwrap().zeroed, "given back as fresh");
+        let b = pa.alloc(2, 1).unwrap();
+        assert_eq!(b.dirty, 0..2, "what was out once may have been written to");
+        let c = pa.alloc(6, 1).unwrap();
+        assert_eq!(c.dirty, 0..2, "two pages of it were out once");
+        assert!(pa.free(c.base, 6, true));
+        let d = pa.alloc(PAGES + 9, 1).unwrap();
+        assert_eq!(d.dirty, 0..0, "given back as fresh");
+        // In two arenas, from the last pages of one to the first of the other.
+        let at = |index: usize| at(d.base.addr().get() / PAGE + index);
+        for page in [PAGES - 9, PAGES + 3] {
+            assert!(pa.free(at(page), 1, false));
+        }
+        assert!(pa.free(at(0), PAGES - 9, true) && pa.free(at(PAGES - 8), 11, true) && pa.free(at(PAGES + 4), 5, true));
+        assert_eq!(pa.alloc(PAGES + 9, 1).unwrap().dirty, PAGES - 9..PAGES + 4);
     }
 
     #[test]

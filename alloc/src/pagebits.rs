@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use crate::{arena::ARENA, sizeclass::PAGE};
+use core::ops::Range;
 
 /// Pages in an arena.
 pub(crate) const PAGES: usize = ARENA / PAGE;
@@ -60,6 +61,21 @@ impl PageBits {
         masks(start, len)
             .map(|(word, mask)| (self.words[word] & mask).count_ones() as usize)
             .sum()
+    }
+
+    /// From the first to the last of `len` pages from `start` on that are in the set; nothing if none is.
+    pub(crate) fn hull(&self, start: usize, len: usize) -> Range<usize> {
+        let mut hull = 0..0;
+        for (word, mask) in masks(start, len) {
+            let bits = self.words[word] & mask;
+            if bits != 0 {
+                if hull.is_empty() {
+                    hull.start = word * 64 + bits.trailing_zeros() as usize;
+                }
+                hull.end = word * 64 + bits.ilog2() as usize + 1;
+            }
+        }
+        hull
     }
 
     /// The highest run of pages that are in `self` and not in `not`, or its upper `most` pages if it is longer: start and
@@ -198,6 +214,9 @@ mod tests {
                 dirty.count(start, len),
                 (start..start + len).filter(|&i| model[i]).count()
             );
+            let first = (start..start + len).find(|&i| model[i]).unwrap_or(0);
+            let last = (start..start + len).rfind(|&i| model[i]).map_or(0, |last| last + 1);
+            assert_eq!(dirty.hull(start, len), first..last);
         }
     }
 }

@@ -4,7 +4,7 @@
 mod common;
 
 use baton_alloc::{
-    Alloc, free, malloc,
+    Alloc, free, malloc, malloc_zeroed,
     scavenge::{self, Release},
     stats,
 };
@@ -282,6 +282,30 @@ fn a_forked_child_gets_its_own_and_ends_without_it() {
             let mut code = 0;
             assert_eq!(libc::waitpid(child, &raw mut code, 0), child);
             assert_eq!(code, 0, "the child did not end well");
+        }
+    });
+}
+
+/// To hand out zeros, pages that are zero already are not written to.
+#[test]
+fn fresh_pages_are_not_touched_to_zero_them() {
+    alone("fresh_pages_are_not_touched_to_zero_them", &[], || {
+        let mut large = Objects::new();
+        large.add(17 * MIB);
+        // Its pages are free now, and the next object begins with them.
+        drop(large);
+        for size in [30 * MIB, 300 * MIB] {
+            let layout = Layout::from_size_align(size, 8).unwrap();
+            let before = resident();
+            let object = malloc_zeroed(layout);
+            let grown = resident().saturating_sub(before);
+            assert!(grown < 4 * MIB, "{} MiB", grown / MIB);
+            // SAFETY: the object is ours, and as long as that.
+            unsafe {
+                assert!((0..size).step_by(1024).all(|i| object.add(i).read() == 0));
+                object.write_bytes(1, 20 * MIB);
+                free(object, layout);
+            }
         }
     });
 }
