@@ -50,6 +50,9 @@ const GRANTS: usize = (128 << 20) / PAGE;
 /// may need but a few of them: 32 MiB.
 const DISCARD: usize = 32 << 20;
 
+/// A request for more pages than this fails without an attempt to make room in caches: 1 GiB.
+const RECLAIM: usize = (1 << 30) / PAGE;
+
 /// Up to here each length has a bin of its own.
 const EXACT: usize = 64;
 const BINS: usize = EXACT + 8 * (TOO_LONG / EXACT).ilog2() as usize;
@@ -322,7 +325,11 @@ fn alloc_slow(layout: Layout, pages: usize) -> Option<Large> {
         }
     }
     malloc::check_unlocked();
-    let large = mheap::alloc_large(pages, align);
+    let large = mheap::alloc_large(pages, align).or_else(|| {
+        // What lies in caches may be what is missing.
+        let again = pages <= RECLAIM && scavenge::reclaim();
+        again.then(|| mheap::alloc_large(pages, align)).flatten()
+    });
     scavenge::nudge();
     large
 }

@@ -53,7 +53,7 @@
 //! | `sizeclass` | the table of classes, computed at compile time |
 //! | [`mcache`], `chain`, `mcentral`, `mspan`, [`mheap`] | the levels, and the lists that go between the first two |
 //! | `pagealloc`, `summary`, `pagebits`, `arena` | runs of pages, found by a tree over bitmaps; from an address to its span |
-//! | [`scavenge`] | physical pages go back to the kernel: the background thread, the memory limit |
+//! | [`scavenge`], `requests` | physical pages go back to the kernel: the background thread, how it is asked for, the memory limit |
 //! | `fixalloc` | metadata: type-stable records outside the arenas |
 //! | `guarded`, `fork` | data behind a lock, the order of locks, and what fork does about them |
 //! | `stats`, `snapshot` | what the heap holds; a picture of a cache |
@@ -99,6 +99,8 @@ mod pagealloc;
 mod pagebits;
 #[cfg(not(baton_loom))]
 mod pagecache;
+#[cfg(any(not(baton_loom), test))]
+mod requests;
 #[cfg(all(test, not(baton_loom)))]
 mod rng;
 #[cfg(not(baton_loom))]

@@ -41,17 +41,18 @@ use crate::{
     lease,
     mcache::{self, Mcache},
     mheap::{self, Goal},
+    requests::Requests,
     sizeclass::PAGE,
     sys::{
-        clock, env, futex, mem,
+        clock, env, mem,
         thread::{self, Task},
     },
 };
 use core::{
     ptr,
     sync::atomic::{
-        AtomicBool, AtomicPtr, AtomicU32, AtomicUsize,
-        Ordering::{AcqRel, Acquire, Relaxed, Release as Publish},
+        AtomicBool, AtomicPtr, AtomicUsize,
+        Ordering::{Acquire, Relaxed, Release as Publish},
     },
     time::Duration,
 };
@@ -87,10 +88,8 @@ static HOOKS: [AtomicPtr<()>; 8] = [const { AtomicPtr::new(ptr::null_mut()) }; 8
 
 /// Whether the thread may be started.
 static ENABLED: AtomicBool = AtomicBool::new(true);
-/// 1 while the thread runs, or is being started.
-static RUNNING: AtomicU32 = AtomicU32::new(0);
-/// There is work for the thread. It also sleeps on this word.
-static WANTED: AtomicU32 = AtomicU32::new(0);
+/// The thread, and whether it is wanted.
+static REQUESTS: Requests = Requests::new();
 /// Bytes; `usize::MAX` for no limit.
 static LIMIT: AtomicUsize = AtomicUsize::new(usize::MAX);
 /// Pages given back to the kernel since the start.
@@ -244,19 +243,19 @@ pub(crate) fn released() -> usize {
 /// baton_alloc::scavenge::want();
 /// ```
 pub fn want() {
-    WANTED.store(1, Relaxed);
+    REQUESTS.note();
     nudge();
 }
 
 /// Notes, under whatever lock, that there is work; the next [`nudge`] sees to it.
 pub(crate) fn note_work() {
-    WANTED.store(1, Relaxed);
+    REQUESTS.note();
 }
 
 /// Starts the thread if it is wanted and this is a place where that can be done.
 #[inline]
 pub(crate) fn nudge() {
-    if WANTED.load(Relaxed) != 0 {
+    if REQUESTS.is_noted() {
         start();
     }
 }
@@ -271,15 +270,16 @@ fn start() {
     if current::m().is_some_and(|m| m.is_inside() || m.locked.load(Relaxed) != 0) {
         return;
     }
-    if RUNNING.swap(1, AcqRel) == 0 {
-        WANTED.store(0, Relaxed);
+    if REQUESTS.claim() {
+        REQUESTS.take();
         mheap::scavenger_runs(true);
         if !thread::spawn(&TASK) {
+            // The next who frees a good deal tries again.
             mheap::scavenger_runs(false);
-            RUNNING.store(0, Publish);
+            REQUESTS.end();
         }
     } else {
-        futex::wake(&WANTED, 1);
+        REQUESTS.wake();
     }
 }
 
@@ -299,18 +299,20 @@ fn run() {
             look_around(look, peak)
         };
         idle = if worked { 0 } else { idle + 1 };
-        if idle == PATIENCE || !ENABLED.load(Relaxed) {
-            break;
+        if idle >= PATIENCE || !ENABLED.load(Relaxed) {
+            mheap::scavenger_runs(false);
+            if REQUESTS.end() {
+                return;
+            }
+            mheap::scavenger_runs(true);
         }
         // Memory that is short does not wait for the next look, or not as long.
-        if WANTED.swap(0, Relaxed) == 0 {
-            futex::wait(&WANTED, 0, Some(LOOK));
-        } else {
+        if REQUESTS.take() {
             thread::sleep(LOOK / 8);
+        } else {
+            REQUESTS.sleep(LOOK);
         }
     }
-    mheap::scavenger_runs(false);
-    RUNNING.store(0, Publish);
 }
 
 /// One look: says whether there was anything to do.
@@ -377,6 +379,12 @@ pub(crate) fn relieve(over: usize) {
 /// One at a time.
 static TRIM: Guarded<()> = Guarded::new(Rank::Trim, ());
 
+/// Empties all caches that can be had, because the system has no more memory. Says whether there was anything in one.
+#[cold]
+pub(crate) fn reclaim() -> bool {
+    trim(Trim::All)
+}
+
 /// Which caches to flush.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Trim {
@@ -429,6 +437,5 @@ fn flush(cache: *mut Mcache, this: &Mcache) -> bool {
 
 /// In the child of a fork, which has no scavenger.
 pub(crate) fn after_fork() {
-    RUNNING.store(0, Relaxed);
-    WANTED.store(0, Relaxed);
+    REQUESTS.after_fork();
 }

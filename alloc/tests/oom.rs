@@ -2,7 +2,7 @@
 
 mod common;
 
-use baton_alloc::{ArenaKind, free, malloc, mheap, realloc};
+use baton_alloc::{ArenaKind, free, malloc, mheap, realloc, stats};
 use std::{alloc::Layout, ptr};
 
 fn limit_address_space(bytes: libc::rlim_t) {
@@ -53,4 +53,37 @@ fn exhausted_address_space_is_null_and_passes() {
         }
         assert_eq!(count, 0);
     }
+}
+
+/// What lies freed in a cache serves a request that cannot be served otherwise.
+#[test]
+fn caches_are_emptied_before_a_request_fails() {
+    const NAME: &str = "caches_are_emptied_before_a_request_fails";
+    if common::role().is_none() {
+        let output = common::rerun(NAME, "poor");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        return;
+    }
+    limit_address_space(400 << 20);
+    let layout = Layout::from_size_align(4 << 20, 8).unwrap();
+    let mut objects = [ptr::null_mut(); 200];
+    let mut count = 0;
+    while count < objects.len() {
+        objects[count] = malloc(layout);
+        if objects[count].is_null() {
+            break;
+        }
+        count += 1;
+    }
+    assert!(count > 20 && count < 200, "{count}");
+    let longer = Layout::from_size_align(9 << 20, 8).unwrap();
+    assert!(malloc(longer).is_null());
+    // Three neighbours: in the cache of this thread they are no run of 9 MiB.
+    let cached = stats().large_cached_bytes;
+    for &object in &objects[4..7] {
+        // SAFETY: ours, freed once.
+        unsafe { free(object, layout) };
+    }
+    assert_eq!(stats().large_cached_bytes, cached + 3 * layout.size());
+    assert!(!malloc(longer).is_null());
 }
