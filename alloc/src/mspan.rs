@@ -50,9 +50,8 @@ impl Span {
     pub(crate) fn new(base: NonNull<u8>, pages: usize, class: Option<Class>) -> Self {
         let count: usize = class.map_or(0, |class| class.info().objects.into());
         let mut free = [0; MAX_OBJECTS / 64];
-        for (word, bits) in free.iter_mut().enumerate() {
-            let here = count.saturating_sub(word * 64).min(64);
-            *bits = if here == 0 { 0 } else { u64::MAX >> (64 - here) };
+        for (word, bits) in free[..count.div_ceil(64)].iter_mut().enumerate() {
+            *bits = u64::MAX >> (64 - (count - word * 64).min(64));
         }
         Self {
             base,

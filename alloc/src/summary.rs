@@ -222,15 +222,27 @@ impl Search {
         // SAFETY: nodes are never freed, and the mheap lock is held.
         let node = unsafe { node.as_ref() }?;
         let pages = pages_at(level);
-        for (i, &sum) in node.sums.iter().enumerate() {
+        let mut some = node.some;
+        let mut next = 0;
+        while some != 0 {
+            let i = some.trailing_zeros() as usize;
+            some &= some - 1;
+            if i != next {
+                // What is in between is taken.
+                self.run = 0;
+            }
+            next = i + 1;
             let at = at + i * pages;
-            let found = self.piece(at, pages, sum, |search| match level {
+            let found = self.piece(at, pages, node.sums[i], |search| match level {
                 0 => search.arena(at),
                 _ => search.node(node.kids[i], level - 1, at),
             });
             if found.is_some() {
                 return found;
             }
+        }
+        if next != FAN {
+            self.run = 0;
         }
         None
     }
