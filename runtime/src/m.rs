@@ -69,8 +69,6 @@ pub(crate) struct M {
     pub(crate) inbox: Inbox,
     /// The simulation that this M runs, or null; this thread's.
     pub(crate) world: Cell<*const World>,
-    /// Goroutines of known sites that got a stack here: one in some has its depth measured. This thread's.
-    pub(crate) gauged: Cell<u32>,
     /// What this M counted; written by this thread, read by anybody.
     pub(crate) counters: Counters,
 }
@@ -117,7 +115,6 @@ impl M {
             cache: AtomicPtr::new(std::ptr::null_mut()),
             inbox: Inbox::new(),
             world: Cell::new(std::ptr::null()),
-            gauged: Cell::new(0),
             counters: Counters::default(),
         }
     }

@@ -6,8 +6,8 @@
 //!                └─▶ the next goroutine's stack is one of that class, warm if there is any
 //! ```
 //!
-//! A site is a static of the expansion of `go!`. Its first [`ALWAYS`] goroutines are measured, then one in [`ONE_IN`] of each M,
-//! so counting costs the others nothing but a look at a word that hardly ever changes. A deep outlier raises the class
+//! A site is a static of the expansion of `go!`. Its first [`ALWAYS`] goroutines are measured, then one in [`ONE_IN`],
+//! which its number decides, so the others pay nothing but a look at a word that hardly ever changes. A deep outlier raises the class
 //! at once, since the next may be as deep; every measured goroutine that is shallower lowers it by one, so the outlier is
 //! forgotten after some hundreds.
 
@@ -23,7 +23,7 @@ use std::{
 /// So many goroutines of a new site are measured.
 const ALWAYS: u32 = 8;
 /// Of how many goroutines one is measured afterwards.
-pub(crate) const ONE_IN: u32 = 64;
+const ONE_IN: u64 = 64;
 
 /// A place in the program's text that starts goroutines. Made by [`go!`](crate::go) alone.
 #[derive(Debug)]
@@ -64,10 +64,12 @@ impl Site {
         Class::from_index(self.class.load(Relaxed))
     }
 
-    /// Whether the site knows so little that each goroutine counts.
+    /// Whether goroutine `id` is measured: while the site is new each is, later one in some, as its number has it, spread
+    /// evenly whatever the rhythm in which numbers are given.
     #[inline]
-    pub(crate) fn is_new(&self) -> bool {
-        self.measured.load(Relaxed) < ALWAYS
+    pub(crate) fn is_measured(&self, id: u64) -> bool {
+        let spread = id.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        spread <= u64::MAX / ONE_IN || self.measured.load(Relaxed) < ALWAYS
     }
 
     /// A goroutine that was measured went this deep.

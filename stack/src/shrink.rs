@@ -132,6 +132,7 @@ impl Desc {
             }
         }
         self.mark.store(sp, Relaxed);
+        self.gauge.store(0, Relaxed); // its marks are gone, and where they were there may be guards
         self.lower_class(Class::holding(depth));
         copystack::counters().shrunk.fetch_add(1, Relaxed);
     }

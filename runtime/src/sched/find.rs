@@ -21,7 +21,7 @@ use crate::{
     p::{Own, P},
     park::Commit,
     pinned,
-    site::{self, Site},
+    site::Site,
     time::{self, heap::NEVER},
 };
 use baton_stack::{Class, Spec, Stack};
@@ -428,18 +428,16 @@ fn steal_from(m: &'static M, victim: &'static P, next: bool) -> bool {
     true
 }
 
-/// Makes a stack ready for a goroutine of this site: open as deep as those go, and, for one in some, with the gauge set.
+/// Makes a stack ready for goroutine `id` of this site: open as deep as those go, and, for one in some, with the gauge set.
 #[inline]
-fn prepare(m: &'static M, site: &'static Site, stack: &Stack) {
+fn prepare(id: u64, site: &'static Site, stack: &Stack) {
     let desc = stack.desc();
     let class = site.class();
-    let turn = m.gauged.get().wrapping_add(1);
-    m.gauged.set(turn);
     if class > desc.class() {
         // SAFETY: held, and nothing runs on it.
         unsafe { desc.open_to(class) };
     }
-    if turn.is_multiple_of(site::ONE_IN) || site.is_new() {
+    if site.is_measured(id) {
         // SAFETY: as above.
         unsafe { desc.set_gauge() };
     }
@@ -458,8 +456,9 @@ fn execute(m: &'static M, g: NonNull<G>, stack: Option<Stack>) -> Left {
             let stack = stack.unwrap_or_else(|| fresh_stack(m.sched, g));
             stack.desc().set_owner(g.as_ptr().cast_const().cast());
             // SAFETY: ours.
-            if let Some(site) = unsafe { g.as_ref() }.site {
-                prepare(m, site, &stack);
+            let this = unsafe { g.as_ref() };
+            if let Some(site) = this.site {
+                prepare(this.id(), site, &stack);
             }
             // SAFETY: ours, and it has not run.
             unsafe { Body::bind(stack, g) }
