@@ -72,6 +72,59 @@ fn an_exhausted_address_space_is_reported() {
 }
 
 #[test]
+fn try_spawn_says_that_there_is_no_stack() {
+    let limit = (ADDRESS_SPACE, 4 << 30);
+    let ran = child::run("try_spawn_says_that_there_is_no_stack", &[], &[NO_CORE, limit], || {
+        baton::run(|| {
+            let (tx, rx) = chan::bounded::<()>(0);
+            let mut handles = Vec::new();
+            let error = loop {
+                let rx = rx.clone();
+                let builder = baton::Builder::new().max_stack(64 << 20);
+                match builder.try_spawn(move || rx.recv().unwrap_err()) {
+                    Ok(handle) => handles.push(handle),
+                    Err(error) => break error,
+                }
+            };
+            eprintln!("after {}: {error}", handles.len());
+            assert!(matches!(error, baton::SpawnError::Stack(_)) && handles.len() > 10);
+            // What there is goes on to work, and what is freed can be had again.
+            assert_eq!(go!(|| 5).join().unwrap(), 5);
+            drop(tx);
+            assert!(handles.into_iter().all(|handle| handle.join().is_ok()));
+            let again = baton::Builder::new().max_stack(64 << 20).try_spawn(|| 6).unwrap();
+            assert_eq!(again.join().unwrap(), 6);
+        });
+    });
+    ran.succeeded();
+    ran.said(&["no address space", "max_stack", "ulimit -v"]);
+}
+
+/// From the smallest stack to the largest, each used to nearly its end.
+#[test]
+fn stacks_of_all_sizes() {
+    fn down(left: usize) -> usize {
+        let frame = black_box([left; 64]);
+        if left < 1024 {
+            0
+        } else {
+            down(left - 1024) + frame[0] / left
+        }
+    }
+    baton::run(|| {
+        for max_stack in [64 << 10, 65 << 10, 1 << 20, 100 << 20, 1 << 30] {
+            let depth = (max_stack / 4).min(8 << 20);
+            let frames = go!(max_stack = max_stack; move || down(depth)).join().unwrap();
+            assert_eq!(frames, depth / 1024);
+        }
+        for max_stack in [0, (64 << 10) - 1, (1 << 30) + 1] {
+            let error = baton::Builder::new().max_stack(max_stack).try_spawn(|| ()).unwrap_err();
+            assert_eq!(error, baton::SpawnError::StackSize(max_stack));
+        }
+    });
+}
+
+#[test]
 fn at_the_limit_of_threads_the_runtime_degrades_and_warns() {
     let vars = [
         ("BATON_MAX_THREADS", "3"),

@@ -116,14 +116,43 @@ pub(crate) struct Baggage {
     pub(crate) options: Options,
     /// Goroutine-local variables that its spawner passes on; taken by the goroutine when it begins.
     pub(crate) inherited: Option<Locals>,
+    /// The stack that `try_spawn` made sure of.
+    reserved: Reserved,
+}
+
+/// A stack that waits for its goroutine's first run, or goes back.
+#[derive(Default)]
+struct Reserved(Cell<Option<Stack>>);
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        if let Some(stack) = self.0.take() {
+            baton_stack::release(stack);
+        }
+    }
+}
+
+impl std::fmt::Debug for Reserved {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reserved").finish_non_exhaustive()
+    }
 }
 
 impl Options {
     pub(crate) fn packed(self) -> Option<Box<Baggage>> {
         Some(Box::new(Baggage {
             options: self,
-            inherited: None,
+            ..Baggage::default()
         }))
+    }
+
+    /// With a stack for its first run.
+    pub(crate) fn packed_with(self, stack: Stack) -> Option<Box<Baggage>> {
+        let mut packed = self.packed();
+        if let Some(baggage) = &mut packed {
+            baggage.reserved.0.set(Some(stack));
+        }
+        packed
     }
 }
 
@@ -297,6 +326,12 @@ impl G {
     /// The name that its builder gave it.
     pub(crate) fn name(&self) -> Option<&str> {
         self.baggage.as_ref()?.options.name.as_deref()
+    }
+
+    /// The stack that `try_spawn` made sure of, if that was how it was started.
+    #[inline]
+    pub(crate) fn take_reserved(&self) -> Option<Stack> {
+        self.baggage.as_ref()?.reserved.0.take()
     }
 
     /// What its builder said about an overflow of its stack.

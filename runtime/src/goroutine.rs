@@ -7,7 +7,7 @@ use crate::{
     sched::{self, StallReport, stall::Hook},
     site::Site,
 };
-use baton_stack::StackGrowth;
+use baton_stack::{Spec, StackError, StackGrowth};
 use std::{fmt, panic::resume_unwind, sync::Arc};
 
 /// Starts a goroutine that may go on on another thread after any parking call: what [`go!`](crate::go) expands to.
@@ -173,6 +173,47 @@ impl Builder {
         self
     }
 
+    fn check(&self) -> Result<(), SpawnError> {
+        match self.options.max_stack {
+            Some(bytes) if !STACK_BOUNDS.contains(&bytes) => Err(SpawnError::StackSize(bytes)),
+            _ => Ok(()),
+        }
+    }
+
+    /// [`spawn`](Self::spawn), with the stack now and not at the first run: so that there is none is an error here. (With
+    /// `spawn` and `go!`, the process ends with the same words when a goroutine should run and no stack can be had.)
+    ///
+    /// # Errors
+    ///
+    /// As `spawn`, and [`SpawnError::Stack`] if the address space, the mappings or the memory for another stack cannot be
+    /// had. The error's text says what to change. The closure has been dropped then.
+    ///
+    /// ```
+    /// let builder = baton::Builder::new().max_stack(1 << 30);
+    /// match builder.try_spawn(|| 1 + 2) {
+    ///     Ok(handle) => assert_eq!(handle.join().unwrap(), 3),
+    ///     Err(error) => eprintln!("{error}"), // a machine with little address space
+    /// }
+    /// ```
+    pub fn try_spawn<F, T>(self, f: F) -> Result<JoinHandle<T>, SpawnError>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        self.check()?;
+        let usual = sched::sched().config.stack;
+        let spec = self
+            .options
+            .max_stack
+            .map_or(Ok(usual), |bytes| Spec::with_growth(bytes, usual.growth()));
+        let stack = spec.and_then(baton_stack::acquire).map_err(SpawnError::Stack)?;
+        let baggage = self.options.packed_with(stack);
+        // SAFETY: it is pinned; the closure is 'static.
+        Ok(JoinHandle(unsafe {
+            sched::spawn_at(f, baggage, Kind::Pinned, self.site)
+        }))
+    }
+
     /// Starts a goroutine that stays on its thread: see [`spawn`].
     ///
     /// # Errors
@@ -218,11 +259,7 @@ impl Builder {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        if let Some(bytes) = self.options.max_stack
-            && !STACK_BOUNDS.contains(&bytes)
-        {
-            return Err(SpawnError::StackSize(bytes));
-        }
+        self.check()?;
         // SAFETY: as the caller promised; the closure is 'static.
         Ok(JoinHandle(unsafe {
             sched::spawn_at(f, self.options.packed(), kind, self.site)
@@ -236,11 +273,14 @@ impl Builder {
 pub enum SpawnError {
     /// `max_stack` was this many bytes.
     StackSize(usize),
+    /// There is no such stack at present.
+    Stack(StackError),
 }
 
 impl fmt::Display for SpawnError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Stack(error) => error.fmt(f),
             Self::StackSize(bytes) => write!(
                 f,
                 "max_stack is {bytes} bytes, but must be from {} to {}",

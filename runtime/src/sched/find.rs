@@ -453,7 +453,14 @@ fn execute(m: &'static M, g: NonNull<G>, stack: Option<Stack>) -> Left {
             // SAFETY: ours.
             m.pins
                 .set(m.pins.get() || unsafe { g.as_ref() }.kind.get() == Kind::Pinned);
-            let stack = stack.unwrap_or_else(|| fresh_stack(m.sched, g));
+            // SAFETY: ours.
+            let stack = match unsafe { g.as_ref() }.take_reserved() {
+                Some(reserved) => {
+                    stack.into_iter().for_each(baton_stack::release);
+                    reserved
+                }
+                None => stack.unwrap_or_else(|| fresh_stack(m.sched, g)),
+            };
             stack.desc().set_owner(g.as_ptr().cast_const().cast());
             // SAFETY: ours.
             let this = unsafe { g.as_ref() };
