@@ -39,7 +39,7 @@
 //! | [`go!`], [`spawn`], [`scope`](fn@scope), [`Builder`], [`JoinHandle`], [`run`], [`Runtime`] | starting and joining goroutines |
 //! | [`lock_os_thread`], [`goroutine_local!`] | staying on a thread; variables of a goroutine |
 //! | [`chan`] | channels |
-//! | [`sync`] | wait groups |
+//! | [`sync`] | locks, condition variables, semaphores, barriers, once, wait groups, pools |
 //! | [`stack`] | more stack for deep recursion |
 //! | [`time`] | sleeping |
 //! | [`testing`] | simulations: one thread, interleavings by seed, time that does not wait |

@@ -57,6 +57,13 @@ pub(crate) enum WaitReason {
     Join,
     WaitGroup,
     Scope,
+    Mutex,
+    RwLockRead,
+    RwLockWrite,
+    Condvar,
+    Semaphore,
+    Barrier,
+    Once,
 }
 
 /// One party that waits. It lies on the waiting party's stack, which never moves.

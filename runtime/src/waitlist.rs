@@ -18,8 +18,7 @@
 //! 3. A party that may be woken by others than this list takes its node off again, under the lock, before it leaves its frame.
 //!    So a node whose claim failed is good for as long as the lock is held.
 
-use crate::lock::MutexGuard;
-use crate::park::{Event, WaitReason, Waiter};
+use crate::park::{Event, Waiter};
 use std::{cell::Cell, ptr};
 
 /// One party on one list.
@@ -72,6 +71,11 @@ impl Node {
         }
     }
 
+    /// Whether it is on a list. The lock of that list is held.
+    pub(crate) fn is_linked(&self) -> bool {
+        self.linked.get()
+    }
+
     /// Takes the right to wake the party, and leaves for it what happened to which case: see [`Waiter::claim`].
     ///
     /// # Safety
@@ -117,6 +121,12 @@ impl WaitList {
         false
     }
 
+    /// How many there are, by counting them. The lock is held.
+    pub(crate) fn len(&self) -> usize {
+        // SAFETY: nodes on the list are alive (invariants 2 and 3).
+        std::iter::successors(self.front(), |node| unsafe { node.next.get().as_ref() }).count()
+    }
+
     /// Puts `node`, which is on no list, at the end. The lock is held.
     pub(crate) fn push(&mut self, node: &Node) {
         debug_assert!(!node.linked.get(), "a node is on one list");
@@ -129,6 +139,27 @@ impl WaitList {
             None => self.head = node,
         }
         self.tail = node;
+    }
+
+    /// Puts `node`, which is on no list, at the front. The lock is held.
+    pub(crate) fn push_front(&mut self, node: &Node) {
+        debug_assert!(!node.linked.get(), "a node is on one list");
+        node.prev.set(ptr::null());
+        node.next.set(self.head);
+        node.linked.set(true);
+        // SAFETY: nodes on the list are alive (invariants 2 and 3).
+        match unsafe { self.head.as_ref() } {
+            Some(head) => head.prev.set(node),
+            None => self.tail = node,
+        }
+        self.head = node;
+    }
+
+    /// The first, which stays. The lock is held.
+    #[inline]
+    pub(crate) fn front(&self) -> Option<&Node> {
+        // SAFETY: nodes on the list are alive (invariants 2 and 3).
+        unsafe { self.head.as_ref() }
     }
 
     /// Takes `node` off this list if it is on it. The lock is held, and the node is on no other list.
@@ -187,18 +218,6 @@ impl WaitList {
         while let Some(node) = self.pop() {
             node.wake();
         }
-    }
-
-    /// Waits, on a list in what `guard` guards, until somebody has taken the caller off it and woken him.
-    pub(crate) fn wait<S>(mut guard: MutexGuard<'_, S>, reason: WaitReason, list: impl FnOnce(&mut S) -> &mut Self) {
-        let waiter = Waiter::new();
-        let node = Node::new(&raw const waiter, ptr::null_mut());
-        list(&mut guard).push(&node);
-        // g0 of this very thread runs this, so the guard stays where it belongs.
-        waiter.park(reason, move || {
-            drop(guard);
-            true
-        });
     }
 }
 

@@ -54,7 +54,7 @@ pub use stall::{StallCause, StallReport};
 use crate::{
     config::{Config, ConfigError, Wishes},
     fatal,
-    m::M,
+    m::{self, M},
     time::heap::{Heap, NEVER},
 };
 use globrunq::GlobalQueue;
@@ -62,7 +62,7 @@ use idle::Idle;
 use parking_lot::{Mutex, MutexGuard};
 pub(crate) use procs::Procs;
 use std::sync::{
-    OnceLock,
+    LazyLock, OnceLock,
     atomic::{
         AtomicBool, AtomicPtr, AtomicU32, AtomicU64,
         Ordering::{Acquire, Relaxed, SeqCst},
@@ -200,6 +200,17 @@ impl Sched {
             fatal::forked();
         }
         self.next_id.fetch_add(1, Relaxed)
+    }
+}
+
+/// Whether something else may be running at this moment: on another processor, or, for a plain thread, on another CPU.
+#[inline]
+pub(crate) fn others_run() -> bool {
+    static CPUS: LazyLock<usize> = LazyLock::new(|| std::thread::available_parallelism().map_or(1, usize::from));
+    match m::current() {
+        Some(m) if m.world().is_some() => false,
+        Some(m) => m.sched.ps.active() > m.sched.idle_ps.load(Relaxed) as usize + 1,
+        None => *CPUS > 1,
     }
 }
 

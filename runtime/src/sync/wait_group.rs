@@ -1,13 +1,17 @@
 //! Waiting for a group of goroutines, in the shape of crossbeam's `WaitGroup`.
 
-use crate::lock::Mutex;
+use super::{deadline_at, deadline_in, park};
 use crate::{
-    park::{Event, WaitReason},
+    lock::Mutex,
+    park::{Event, WaitReason, Waiter},
     sched::checkpoint,
-    waitlist::WaitList,
+    time::heap::NEVER,
+    waitlist::{Node, WaitList},
 };
 use std::{
     fmt,
+    panic::{RefUnwindSafe, UnwindSafe},
+    ptr,
     sync::{
         Arc,
         atomic::{
@@ -15,6 +19,7 @@ use std::{
             Ordering::{AcqRel, Acquire, Relaxed},
         },
     },
+    time::{Duration, Instant},
 };
 
 /// Each member of the group holds a clone and drops it when it is done; [`wait`](Self::wait) waits for all others.
@@ -55,12 +60,51 @@ impl WaitGroup {
 
     /// Leaves the group and waits until all others have left it.
     pub fn wait(self) {
+        // Without a deadline it does not come back before that.
+        drop(self.wait_deadline(NEVER));
+    }
+
+    /// As [`wait`](Self::wait), but for at most `timeout`.
+    ///
+    /// # Errors
+    ///
+    /// Some are still in; the error is this member, which is in again.
+    pub fn wait_for(self, timeout: Duration) -> Result<(), Self> {
+        self.wait_deadline(deadline_in(timeout))
+    }
+
+    /// As [`wait`](Self::wait), but until `deadline` at most.
+    ///
+    /// # Errors
+    ///
+    /// Some are still in; the error is this member, which is in again.
+    pub fn wait_until(self, deadline: Instant) -> Result<(), Self> {
+        self.wait_deadline(deadline_at(deadline))
+    }
+
+    fn wait_deadline(self, deadline: u64) -> Result<(), Self> {
         checkpoint();
         let group = Arc::clone(&self.group);
         drop(self);
-        let waiting = group.waiting.lock();
-        if group.members.load(Acquire) > 0 {
-            WaitList::wait(waiting, WaitReason::WaitGroup, |list| list);
+        let mut waiting = group.waiting.lock();
+        if group.members.load(Acquire) == 0 {
+            return Ok(());
+        }
+        let waiter = Waiter::new();
+        let node = Node::new(&raw const waiter, ptr::null_mut());
+        waiting.push(&node);
+        let commit = move || {
+            drop(waiting);
+            true
+        };
+        if park(&waiter, WaitReason::WaitGroup, deadline, commit) {
+            return Ok(());
+        }
+        group.waiting.lock().remove(&node);
+        let rejoin = |members| (members > 0).then_some(members + 1);
+        match group.members.fetch_update(Relaxed, Acquire, rejoin) {
+            Ok(_) => Err(Self { group }),
+            Err(_) => Ok(()), // the last has just left
         }
     }
 }
@@ -88,6 +132,10 @@ impl Default for WaitGroup {
         Self::new()
     }
 }
+
+// Its lists are whole whenever nobody is inside: no call here unwinds midway.
+impl RefUnwindSafe for WaitGroup {}
+impl UnwindSafe for WaitGroup {}
 
 impl fmt::Debug for WaitGroup {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

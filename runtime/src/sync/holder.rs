@@ -1,0 +1,63 @@
+//! Who holds a lock: for reports, and for locks that know their owner.
+
+use crate::{m, sched::checkpoint};
+use baton_alloc::lease;
+use std::{fmt, num::NonZeroUsize, ptr};
+
+/// Who holds a lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holder {
+    /// The goroutine of this number.
+    Goroutine(u64),
+    /// Some plain thread.
+    Thread,
+}
+
+/// A goroutine's number, or [`Party::THREAD`]: a holder in one word.
+pub(super) struct Party;
+
+impl Party {
+    /// No goroutine has this number.
+    const THREAD: u64 = 0;
+
+    /// Who calls.
+    #[inline]
+    pub(super) fn here() -> u64 {
+        // SAFETY: the running goroutine is alive.
+        m::current_goroutine().map_or(Self::THREAD, |(_, g)| unsafe { g.as_ref() }.id())
+    }
+
+    /// Who calls, at the beginning of a call that may park.
+    #[inline]
+    pub(super) fn at_parking_call() -> u64 {
+        checkpoint();
+        Self::here()
+    }
+}
+
+impl Holder {
+    pub(super) fn of(party: u64) -> Self {
+        if party == Party::THREAD {
+            Self::Thread
+        } else {
+            Self::Goroutine(party)
+        }
+    }
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Goroutine(id) => write!(f, "goroutine {id}"),
+            Self::Thread => f.write_str("a thread that runs no goroutine"),
+        }
+    }
+}
+
+/// An address that nobody but the caller has: its goroutine's, or its thread's.
+pub(super) fn party_address() -> NonZeroUsize {
+    match m::current_goroutine() {
+        Some((_, g)) => g.addr(),
+        None => ptr::NonNull::from(lease::attach()).addr(),
+    }
+}
