@@ -41,7 +41,9 @@
 //! | [`chan`] | channels |
 //! | [`sync`] | locks, condition variables, semaphores, barriers, once, wait groups, pools |
 //! | [`stack`] | more stack for deep recursion |
-//! | [`time`] | sleeping |
+//! | [`time`] | sleeping, timers |
+//! | [`context`], [`errgroup`] | when to give up; goroutines that fail together |
+//! | [`block_on`](fn@block_on) | futures |
 //! | [`testing`] | simulations: one thread, interleavings by seed, time that does not wait |
 //! | [`blocking`], [`blocking_now`], [`on_big_stack`], [`yield_now`], [`metrics`](fn@metrics), [`debug`] | the scheduler |
 
@@ -50,8 +52,11 @@ compile_error!("baton supports Linux on x86-64 and aarch64 only");
 
 pub mod chan;
 mod config;
+pub mod context;
 pub mod debug;
+pub mod errgroup;
 mod fatal;
+mod future;
 mod g;
 mod goroutine;
 mod local;
@@ -76,6 +81,7 @@ pub use baton_alloc::Alloc;
 pub use baton_macros::{main, test};
 pub use baton_stack::StackGrowth;
 pub use config::ConfigError;
+pub use future::block_on;
 pub use g::OnStackOverflow;
 pub use goroutine::{
     Builder, Goroutine, JoinError, JoinHandle, Runtime, RuntimeBuilder, SpawnError, current, procs, run, spawn,

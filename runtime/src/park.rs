@@ -64,6 +64,8 @@ pub(crate) enum WaitReason {
     Semaphore,
     Barrier,
     Once,
+    Context,
+    Future,
 }
 
 /// One party that waits. It lies on the waiting party's stack, which never moves.

@@ -1,11 +1,10 @@
 //! Barriers, in the shape of std's.
 
-use super::{deadline_at, deadline_in, park};
+use super::{Until, park};
 use crate::lock::Mutex;
 use crate::{
     park::{Event, WaitReason, Waiter},
     sched::checkpoint,
-    time::heap::NEVER,
     waitlist::{Node, WaitList},
 };
 use std::{
@@ -51,6 +50,10 @@ struct State {
 pub struct BarrierWaitResult(bool);
 
 impl BarrierWaitResult {
+    pub(crate) fn of(leads: bool) -> Self {
+        Self(leads)
+    }
+
     /// Whether this one was the last to arrive; one of each `n` is.
     #[must_use]
     pub fn is_leader(&self) -> bool {
@@ -73,21 +76,21 @@ impl Barrier {
 
     /// Waits until `n` have arrived, this one included.
     pub fn wait(&self) -> BarrierWaitResult {
-        BarrierWaitResult(self.arrive(NEVER) == Some(true))
+        BarrierWaitResult(self.arrive(Until::FOREVER) == Some(true))
     }
 
     /// As [`wait`](Self::wait), but `None` after `timeout`: then this one has not arrived.
     pub fn wait_for(&self, timeout: Duration) -> Option<BarrierWaitResult> {
-        self.arrive(deadline_in(timeout)).map(BarrierWaitResult)
+        self.arrive(Until::timeout(timeout)).map(BarrierWaitResult)
     }
 
     /// As [`wait`](Self::wait), but `None` after `deadline`: then this one has not arrived.
     pub fn wait_until(&self, deadline: Instant) -> Option<BarrierWaitResult> {
-        self.arrive(deadline_at(deadline)).map(BarrierWaitResult)
+        self.arrive(Until::instant(deadline)).map(BarrierWaitResult)
     }
 
     /// Whether this one was the last; `None` if not all came in time.
-    fn arrive(&self, deadline: u64) -> Option<bool> {
+    pub(crate) fn arrive(&self, until: Until<'_>) -> Option<bool> {
         checkpoint();
         let mut state = self.state.lock();
         if state.arrived + 1 >= self.n {
@@ -105,7 +108,7 @@ impl Barrier {
             drop(state);
             true
         };
-        if park(&waiter, WaitReason::Barrier, deadline, commit) {
+        if park(&waiter, WaitReason::Barrier, until, commit) {
             return Some(false);
         }
         let mut state = self.state.lock();

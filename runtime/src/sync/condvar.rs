@@ -1,15 +1,15 @@
 //! Condition variables.
 
-use super::{deadline_at, deadline_in, mutex, park};
+use super::{Until, mutex, park};
 use crate::lock::{Mutex, MutexGuard};
 use crate::{
     park::{Event, WaitReason, Waiter},
     sched::checkpoint,
-    time::heap::NEVER,
     waitlist::{Node, WaitList},
 };
 use lock_api::RawMutex as _;
 use std::{
+    cell::Cell,
     fmt,
     panic::{RefUnwindSafe, UnwindSafe},
     ptr,
@@ -94,17 +94,17 @@ impl Condvar {
 
     /// Gives the mutex back and waits for a notification; then takes the mutex again.
     pub fn wait<T: ?Sized>(&self, guard: &mut mutex::MutexGuard<'_, T>) {
-        self.wait_deadline(guard, NEVER);
+        self.wait_limited(guard, Until::FOREVER);
     }
 
     /// As [`wait`](Self::wait), but for at most `timeout`, not counting the time to get the mutex again.
     pub fn wait_for<T: ?Sized>(&self, guard: &mut mutex::MutexGuard<'_, T>, timeout: Duration) -> WaitTimeoutResult {
-        self.wait_deadline(guard, deadline_in(timeout))
+        self.wait_limited(guard, Until::timeout(timeout))
     }
 
     /// As [`wait`](Self::wait), but until `deadline` at most.
     pub fn wait_until<T: ?Sized>(&self, guard: &mut mutex::MutexGuard<'_, T>, deadline: Instant) -> WaitTimeoutResult {
-        self.wait_deadline(guard, deadline_at(deadline))
+        self.wait_limited(guard, Until::instant(deadline))
     }
 
     /// Waits as long as `condition` says `true`.
@@ -125,7 +125,7 @@ impl Condvar {
         condition: impl FnMut(&mut T) -> bool,
         timeout: Duration,
     ) -> WaitTimeoutResult {
-        self.wait_while_deadline(guard, condition, deadline_in(timeout))
+        self.wait_while_limited(guard, condition, Until::timeout(timeout))
     }
 
     /// Waits as long as `condition` says `true`, until `deadline` at most.
@@ -135,23 +135,27 @@ impl Condvar {
         condition: impl FnMut(&mut T) -> bool,
         deadline: Instant,
     ) -> WaitTimeoutResult {
-        self.wait_while_deadline(guard, condition, deadline_at(deadline))
+        self.wait_while_limited(guard, condition, Until::instant(deadline))
     }
 
-    fn wait_while_deadline<T: ?Sized>(
+    fn wait_while_limited<T: ?Sized>(
         &self,
         guard: &mut mutex::MutexGuard<'_, T>,
         mut condition: impl FnMut(&mut T) -> bool,
-        deadline: u64,
+        until: Until<'_>,
     ) -> WaitTimeoutResult {
         let mut result = WaitTimeoutResult(false);
         while !result.timed_out() && condition(&mut *guard) {
-            result = self.wait_deadline(guard, deadline);
+            result = self.wait_limited(guard, until);
         }
         WaitTimeoutResult(result.timed_out() && condition(&mut *guard))
     }
 
-    fn wait_deadline<T: ?Sized>(&self, guard: &mut mutex::MutexGuard<'_, T>, deadline: u64) -> WaitTimeoutResult {
+    pub(crate) fn wait_limited<T: ?Sized>(
+        &self,
+        guard: &mut mutex::MutexGuard<'_, T>,
+        until: Until<'_>,
+    ) -> WaitTimeoutResult {
         checkpoint();
         // SAFETY: only locked and unlocked below, in turn, so the guard's owner holds it before and after.
         let raw = unsafe { mutex::MutexGuard::mutex(guard).raw() };
@@ -160,14 +164,17 @@ impl Condvar {
         let mut list = self.list.lock();
         list.push(&node);
         self.waiting.store(self.waiting.load(Relaxed) + 1, Relaxed);
+        let unlocked = Cell::new(false); // not, if the wait was over before it began
+        let gone = &unlocked;
         let commit = move || {
+            gone.set(true);
             // SAFETY: the caller holds the mutex, and locks it again before it goes on. Unlocked first: once the list's
             // lock is given back, the caller may be woken and its frame gone.
             unsafe { raw.unlock(lock_api::GuardSend::new()) };
             drop(list);
             true
         };
-        let timed_out = !park(&waiter, WaitReason::Condvar, deadline, commit);
+        let timed_out = !park(&waiter, WaitReason::Condvar, until, commit);
         if timed_out {
             let mut list = self.list.lock();
             if node.is_linked() {
@@ -176,7 +183,9 @@ impl Condvar {
             }
         }
         // The guard's state is the same unit value for each time the mutex is held.
-        let _ = raw.lock();
+        if unlocked.get() {
+            let _ = raw.lock();
+        }
         WaitTimeoutResult(timed_out)
     }
 

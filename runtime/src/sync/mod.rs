@@ -23,6 +23,7 @@ mod rawlock;
 mod rwlock;
 mod semaphore;
 mod shim;
+mod until;
 mod wait_group;
 
 pub use barrier::{Barrier, BarrierWaitResult};
@@ -41,19 +42,5 @@ pub use rwlock::{
 pub use semaphore::{ArcPermit, Permit, Semaphore};
 pub use wait_group::WaitGroup;
 
-use crate::{
-    park::{Event, WaitReason, Waiter},
-    time::{deadline_at, deadline_in, heap::NEVER},
-};
 use holder::{Party, party_address};
-
-/// Waits until somebody has claimed and woken `waiter` (`true`), or until `deadline`: see [`Waiter::park_until`]. Without a
-/// deadline the wake costs no claim.
-fn park(waiter: &Waiter, reason: WaitReason, deadline: u64, commit: impl FnOnce() -> bool) -> bool {
-    if deadline == NEVER {
-        waiter.park(reason, commit);
-        return true;
-    }
-    waiter.park_until(reason, deadline, commit);
-    waiter.outcome() != Event::TimedOut
-}
+pub(crate) use until::{Until, park};

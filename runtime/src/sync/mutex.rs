@@ -1,10 +1,10 @@
 //! Mutexes: lock_api's types over [`RawLock`], held for writing only.
 
 use super::{
-    Party, deadline_at, deadline_in,
+    Party, Until,
     rawlock::{Mode::Exclusive, RawLock},
 };
-use crate::{park::WaitReason, time::heap::NEVER};
+use crate::park::WaitReason;
 use lock_api::GuardSend;
 use std::{
     fmt,
@@ -105,9 +105,9 @@ impl RawMutex {
     }
 
     #[inline]
-    fn lock_until(&self, deadline: u64) -> Option<GuardSend> {
+    pub(crate) fn lock_until(&self, until: Until<'_>) -> Option<GuardSend> {
         let party = Party::at_parking_call();
-        let locked = self.0.lock(Exclusive, party, WaitReason::Mutex, deadline);
+        let locked = self.0.lock(Exclusive, party, WaitReason::Mutex, until);
         locked.then(GuardSend::new)
     }
 }
@@ -121,7 +121,7 @@ unsafe impl lock_api::RawMutex for RawMutex {
     #[inline]
     fn lock(&self) -> GuardSend {
         self.0
-            .lock(Exclusive, Party::at_parking_call(), WaitReason::Mutex, NEVER);
+            .lock(Exclusive, Party::at_parking_call(), WaitReason::Mutex, Until::FOREVER);
         GuardSend::new()
     }
 
@@ -157,11 +157,11 @@ unsafe impl lock_api::RawMutexTimed for RawMutex {
     type Instant = Instant;
 
     fn try_lock_for(&self, timeout: Duration) -> Option<GuardSend> {
-        self.lock_until(deadline_in(timeout))
+        self.lock_until(Until::timeout(timeout))
     }
 
     fn try_lock_until(&self, timeout: Instant) -> Option<GuardSend> {
-        self.lock_until(deadline_at(timeout))
+        self.lock_until(Until::instant(timeout))
     }
 }
 

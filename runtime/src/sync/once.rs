@@ -1,11 +1,10 @@
 //! Things that are done once, in the shape of std's.
 
-use super::{holder::party_address, park};
+use super::{Until, holder::party_address, park};
 use crate::lock::Mutex;
 use crate::{
     park::{Event, WaitReason, Waiter},
     sched::checkpoint,
-    time::heap::NEVER,
     waitlist::{Node, WaitList},
 };
 use std::{
@@ -150,7 +149,7 @@ impl Once {
         let waiter = Waiter::new();
         let node = Node::new(&raw const waiter, ptr::null_mut());
         state.waiting.push(&node);
-        park(&waiter, WaitReason::Once, NEVER, move || {
+        park(&waiter, WaitReason::Once, Until::FOREVER, move || {
             drop(state);
             true
         });

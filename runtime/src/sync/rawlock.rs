@@ -31,7 +31,7 @@
 //!    are woken.
 
 use super::{
-    park,
+    Until, park,
     shim::{
         AtomicU64, AtomicUsize,
         Ordering::{Acquire, Relaxed, Release},
@@ -40,7 +40,7 @@ use super::{
 };
 use crate::{
     park::{Event, WaitReason, Waiter},
-    time::{self, heap::NEVER},
+    time,
     waitlist::{Node, WaitList},
 };
 use std::cell::Cell;
@@ -140,14 +140,14 @@ impl RawLock {
         false
     }
 
-    /// Takes the lock, waiting until `deadline` for it at most. `party` is the caller, for the records.
+    /// Takes the lock, waiting `until` then for it at most. `party` is the caller, for the records.
     #[inline]
-    pub(super) fn lock(&self, mode: Mode, party: u64, reason: WaitReason, deadline: u64) -> bool {
+    pub(super) fn lock(&self, mode: Mode, party: u64, reason: WaitReason, until: Until<'_>) -> bool {
         let free = self
             .state
             .compare_exchange_weak(0, mode.unit(), Acquire, Relaxed)
             .is_ok();
-        if !free && !self.lock_slow(mode, reason, deadline) {
+        if !free && !self.lock_slow(mode, reason, until) {
             return false;
         }
         if mode == Mode::Exclusive {
@@ -207,7 +207,7 @@ impl RawLock {
 
     #[cold]
     #[inline(never)]
-    fn lock_slow(&self, mode: Mode, reason: WaitReason, deadline: u64) -> bool {
+    fn lock_slow(&self, mode: Mode, reason: WaitReason, until: Until<'_>) -> bool {
         let mut woken = 0; // WOKEN if this party has been, and has to clear it
         let mut since = 0; // when the waiting began
         let mut starving = 0;
@@ -225,7 +225,7 @@ impl RawLock {
                 pause();
                 continue;
             }
-            if deadline != NEVER && time::now() >= deadline {
+            if until.has_passed() {
                 // Invariant 3: the lock is held as this clears the bit, or it is tried once more.
                 if woken == 0 || self.cas(state, state & !WOKEN) {
                     return false;
@@ -251,7 +251,7 @@ impl RawLock {
             if since == 0 {
                 since = time::now();
             }
-            if !self.wait(&waiter, &node, queue, reason, deadline) {
+            if !self.wait(&waiter, &node, queue, reason, until) {
                 return false;
             }
             if place.has_lock.get() {
@@ -280,20 +280,20 @@ impl RawLock {
         }
     }
 
-    /// Waits in the queue until woken (`true`) or until `deadline`.
+    /// Waits in the queue until woken (`true`) or `until` then.
     fn wait(
         &self,
         waiter: &Waiter,
         node: &Node,
         queue: QueueGuard<'_, WaitList>,
         reason: WaitReason,
-        deadline: u64,
+        until: Until<'_>,
     ) -> bool {
         let commit = move || {
             drop(queue);
             true
         };
-        if park(waiter, reason, deadline, commit) {
+        if park(waiter, reason, until, commit) {
             return true;
         }
         let mut queue = self.queue.lock();

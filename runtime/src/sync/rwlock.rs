@@ -1,13 +1,13 @@
 //! Reader-writer locks: lock_api's types over [`RawLock`].
 
 use super::{
-    Party, deadline_at, deadline_in,
+    Party, Until,
     rawlock::{
         Mode::{Exclusive, Shared},
         RawLock,
     },
 };
-use crate::{park::WaitReason, time::heap::NEVER};
+use crate::park::WaitReason;
 use lock_api::GuardSend;
 use std::{
     fmt,
@@ -54,16 +54,16 @@ impl RawRwLock {
     }
 
     #[inline]
-    fn read_until(&self, deadline: u64) -> Option<GuardSend> {
+    pub(crate) fn read_until(&self, until: Until<'_>) -> Option<GuardSend> {
         let party = Party::at_parking_call();
-        let locked = self.0.lock(Shared, party, WaitReason::RwLockRead, deadline);
+        let locked = self.0.lock(Shared, party, WaitReason::RwLockRead, until);
         locked.then(GuardSend::new)
     }
 
     #[inline]
-    fn write_until(&self, deadline: u64) -> Option<GuardSend> {
+    pub(crate) fn write_until(&self, until: Until<'_>) -> Option<GuardSend> {
         let party = Party::at_parking_call();
-        let locked = self.0.lock(Exclusive, party, WaitReason::RwLockWrite, deadline);
+        let locked = self.0.lock(Exclusive, party, WaitReason::RwLockWrite, until);
         locked.then(GuardSend::new)
     }
 }
@@ -78,7 +78,7 @@ unsafe impl lock_api::RawRwLock for RawRwLock {
     #[inline]
     fn lock_shared(&self) -> GuardSend {
         self.0
-            .lock(Shared, Party::at_parking_call(), WaitReason::RwLockRead, NEVER);
+            .lock(Shared, Party::at_parking_call(), WaitReason::RwLockRead, Until::FOREVER);
         GuardSend::new()
     }
 
@@ -94,8 +94,12 @@ unsafe impl lock_api::RawRwLock for RawRwLock {
 
     #[inline]
     fn lock_exclusive(&self) -> GuardSend {
-        self.0
-            .lock(Exclusive, Party::at_parking_call(), WaitReason::RwLockWrite, NEVER);
+        self.0.lock(
+            Exclusive,
+            Party::at_parking_call(),
+            WaitReason::RwLockWrite,
+            Until::FOREVER,
+        );
         GuardSend::new()
     }
 
@@ -147,19 +151,19 @@ unsafe impl lock_api::RawRwLockTimed for RawRwLock {
     type Instant = Instant;
 
     fn try_lock_shared_for(&self, timeout: Duration) -> Option<GuardSend> {
-        self.read_until(deadline_in(timeout))
+        self.read_until(Until::timeout(timeout))
     }
 
     fn try_lock_shared_until(&self, timeout: Instant) -> Option<GuardSend> {
-        self.read_until(deadline_at(timeout))
+        self.read_until(Until::instant(timeout))
     }
 
     fn try_lock_exclusive_for(&self, timeout: Duration) -> Option<GuardSend> {
-        self.write_until(deadline_in(timeout))
+        self.write_until(Until::timeout(timeout))
     }
 
     fn try_lock_exclusive_until(&self, timeout: Instant) -> Option<GuardSend> {
-        self.write_until(deadline_at(timeout))
+        self.write_until(Until::instant(timeout))
     }
 }
 

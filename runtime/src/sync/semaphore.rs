@@ -1,11 +1,10 @@
 //! Counting semaphores.
 
-use super::{deadline_at, deadline_in, park};
+use super::{Until, park};
 use crate::lock::{Mutex, MutexGuard};
 use crate::{
     park::{Event, WaitReason, Waiter},
     sched::checkpoint,
-    time::heap::NEVER,
     waitlist::{Node, WaitList},
 };
 use std::{
@@ -66,6 +65,13 @@ pub struct Permit<'a> {
     n: usize,
 }
 
+impl<'a> Permit<'a> {
+    /// The guard of `n` permits that were taken.
+    pub(crate) fn of(semaphore: &'a Semaphore, n: usize) -> Self {
+        Self { semaphore, n }
+    }
+}
+
 /// Permits that keep their [`Semaphore`] alive.
 #[must_use = "permits go back when this is dropped"]
 #[derive(Debug)]
@@ -96,30 +102,28 @@ impl Semaphore {
     ///
     /// More than there will ever be are waited for for ever.
     pub fn acquire(&self, n: usize) -> Permit<'_> {
-        self.take(n, NEVER);
-        Permit { semaphore: self, n }
+        self.take(n, Until::FOREVER);
+        Permit::of(self, n)
     }
 
     /// Takes `n` permits if that needs no waiting: there are as many, and nobody waits.
     pub fn try_acquire(&self, n: usize) -> Option<Permit<'_>> {
-        self.try_take(n).then(|| Permit { semaphore: self, n })
+        self.try_take(n).then(|| Permit::of(self, n))
     }
 
     /// As [`acquire`](Self::acquire), but `None` after `timeout`.
     pub fn acquire_for(&self, n: usize, timeout: Duration) -> Option<Permit<'_>> {
-        self.take(n, deadline_in(timeout))
-            .then(|| Permit { semaphore: self, n })
+        self.take(n, Until::timeout(timeout)).then(|| Permit::of(self, n))
     }
 
     /// As [`acquire`](Self::acquire), but `None` after `deadline`.
     pub fn acquire_until(&self, n: usize, deadline: Instant) -> Option<Permit<'_>> {
-        self.take(n, deadline_at(deadline))
-            .then(|| Permit { semaphore: self, n })
+        self.take(n, Until::instant(deadline)).then(|| Permit::of(self, n))
     }
 
     /// As [`acquire`](Self::acquire), for permits that may go anywhere.
     pub fn acquire_arc(self: &Arc<Self>, n: usize) -> ArcPermit {
-        self.take(n, NEVER);
+        self.take(n, Until::FOREVER);
         ArcPermit {
             semaphore: Arc::clone(self),
             n,
@@ -177,13 +181,13 @@ impl Semaphore {
     }
 
     #[inline]
-    fn take(&self, n: usize, deadline: u64) -> bool {
+    pub(crate) fn take(&self, n: usize, until: Until<'_>) -> bool {
         checkpoint();
-        self.try_take(n) || self.take_slow(n, deadline)
+        self.try_take(n) || self.take_slow(n, until)
     }
 
     #[cold]
-    fn take_slow(&self, n: usize, deadline: u64) -> bool {
+    fn take_slow(&self, n: usize, until: Until<'_>) -> bool {
         let waiter = Waiter::new();
         let node = Node::new(&raw const waiter, ptr::without_provenance_mut(n));
         let mut queue = self.queue.lock(); // held until g0 has parked this party
@@ -203,7 +207,7 @@ impl Semaphore {
             drop(queue);
             true
         };
-        let got = park(&waiter, WaitReason::Semaphore, deadline, commit);
+        let got = park(&waiter, WaitReason::Semaphore, until, commit);
         if !got {
             let mut queue = self.queue.lock();
             queue.remove(&node);

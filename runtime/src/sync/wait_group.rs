@@ -1,11 +1,10 @@
 //! Waiting for a group of goroutines, in the shape of crossbeam's `WaitGroup`.
 
-use super::{deadline_at, deadline_in, park};
+use super::{Until, park};
 use crate::{
     lock::Mutex,
     park::{Event, WaitReason, Waiter},
     sched::checkpoint,
-    time::heap::NEVER,
     waitlist::{Node, WaitList},
 };
 use std::{
@@ -61,7 +60,7 @@ impl WaitGroup {
     /// Leaves the group and waits until all others have left it.
     pub fn wait(self) {
         // Without a deadline it does not come back before that.
-        drop(self.wait_deadline(NEVER));
+        drop(self.wait_limited(Until::FOREVER));
     }
 
     /// As [`wait`](Self::wait), but for at most `timeout`.
@@ -70,7 +69,7 @@ impl WaitGroup {
     ///
     /// Some are still in; the error is this member, which is in again.
     pub fn wait_for(self, timeout: Duration) -> Result<(), Self> {
-        self.wait_deadline(deadline_in(timeout))
+        self.wait_limited(Until::timeout(timeout))
     }
 
     /// As [`wait`](Self::wait), but until `deadline` at most.
@@ -79,10 +78,10 @@ impl WaitGroup {
     ///
     /// Some are still in; the error is this member, which is in again.
     pub fn wait_until(self, deadline: Instant) -> Result<(), Self> {
-        self.wait_deadline(deadline_at(deadline))
+        self.wait_limited(Until::instant(deadline))
     }
 
-    fn wait_deadline(self, deadline: u64) -> Result<(), Self> {
+    pub(crate) fn wait_limited(self, until: Until<'_>) -> Result<(), Self> {
         checkpoint();
         let group = Arc::clone(&self.group);
         drop(self);
@@ -97,7 +96,7 @@ impl WaitGroup {
             drop(waiting);
             true
         };
-        if park(&waiter, WaitReason::WaitGroup, deadline, commit) {
+        if park(&waiter, WaitReason::WaitGroup, until, commit) {
             return Ok(());
         }
         group.waiting.lock().remove(&node);

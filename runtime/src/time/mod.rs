@@ -1,4 +1,4 @@
-//! Time: sleeping goroutines.
+//! Time: sleeping goroutines, and what is made of sleeping: timers, tickers, timeouts.
 //!
 //! ```text
 //!   sleep ─▶ the P's heap (carried along when P moves) ─▶ due ─▶ fired by the owner, by a thief, or by the keeper
@@ -9,6 +9,9 @@
 //! the keeper, which sleeps until the earliest timer of all; and the sysmon, for Ps whose M does not get on.
 
 pub(crate) mod heap;
+mod timer;
+
+pub use timer::{AfterFunc, Elapsed, Ticker, Timer, after_func, timeout};
 
 use crate::{
     g::G,
@@ -60,14 +63,37 @@ pub(crate) fn deadline_at(instant: Instant) -> u64 {
 /// });
 /// ```
 pub fn sleep(duration: Duration) {
-    checkpoint();
-    let Some((m, g)) = m::current_goroutine().filter(|_| !std::thread::panicking()) else {
-        return sched::blocking(|| std::thread::sleep(duration));
-    };
     if duration.is_zero() {
+        checkpoint();
         return yield_now();
     }
-    let sleeper = Sleeper::new(deadline_in(duration).min(NEVER - 1), m.desc());
+    sleep_till(deadline_in(duration));
+}
+
+/// Waits until `when`, or a little longer. As [`sleep`].
+///
+/// ```
+/// use std::time::{Duration, Instant};
+///
+/// let when = Instant::now() + Duration::from_millis(2);
+/// baton::run(|| baton::time::sleep_until(when));
+/// assert!(Instant::now() >= when);
+/// ```
+pub fn sleep_until(when: Instant) {
+    sleep_till(deadline_at(when));
+}
+
+/// Sleeps until `due` on this module's clock.
+fn sleep_till(due: u64) {
+    checkpoint();
+    if due <= now() {
+        return;
+    }
+    let Some((m, g)) = m::current_goroutine().filter(|_| !std::thread::panicking()) else {
+        let left = Duration::from_nanos(due - now().min(due));
+        return sched::blocking(|| std::thread::sleep(left));
+    };
+    let sleeper = Sleeper::new(due.min(NEVER - 1), m.desc());
     park_goroutine(m, g, WaitReason::Sleep, move || {
         insert(m, sleeper);
         true

@@ -1,0 +1,190 @@
+//! The forms of Baton's calls that end with a context.
+
+use super::{Context, ContextError, RecvError, SendError};
+use crate::{
+    chan::{Receiver, Select, Sender},
+    park::{WaitReason, Waiter},
+    sched::checkpoint,
+    sync::{
+        Barrier, BarrierWaitResult, Condvar, Mutex, MutexGuard, Permit, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        Semaphore, Until, WaitGroup,
+    },
+    time::{self, heap::NEVER},
+};
+use std::{future::Future, time::Duration};
+
+impl Context {
+    /// Receives a message, waiting for one until the context ends.
+    ///
+    /// # Errors
+    ///
+    /// The context has ended, or the channel has.
+    pub fn recv<T>(&self, receiver: &Receiver<T>) -> Result<T, RecvError> {
+        self.check()?;
+        let done = self.done();
+        let mut select = Select::new();
+        let message = select.recv(receiver);
+        select.recv(&done);
+        let ready = select.select();
+        if ready.index() == message {
+            return ready.recv(receiver).map_err(|_| RecvError::Disconnected);
+        }
+        ready.recv(&done).ok();
+        Err(self.why().into())
+    }
+
+    /// Sends a message, waiting for room until the context ends.
+    ///
+    /// # Errors
+    ///
+    /// The context has ended, or all receivers are gone; the error holds the message.
+    pub fn send<T>(&self, sender: &Sender<T>, message: T) -> Result<(), SendError<T>> {
+        if let Some(error) = self.err() {
+            return Err(SendError::Context(error, message));
+        }
+        let done = self.done();
+        let mut select = Select::new();
+        let room = select.send(sender);
+        select.recv(&done);
+        let ready = select.select();
+        if ready.index() == room {
+            return ready
+                .send(sender, message)
+                .map_err(|error| SendError::Disconnected(error.into_inner()));
+        }
+        ready.recv(&done).ok();
+        Err(SendError::Context(self.why(), message))
+    }
+
+    /// Locks a mutex, waiting for it until the context ends.
+    ///
+    /// # Errors
+    ///
+    /// The context has ended.
+    pub fn lock<'a, T: ?Sized>(&self, mutex: &'a Mutex<T>) -> Result<MutexGuard<'a, T>, ContextError> {
+        self.check()?;
+        // SAFETY: the lock is taken, if at all, for the guard below.
+        let state = unsafe { mutex.raw() }
+            .lock_until(self.until())
+            .ok_or_else(|| self.why())?;
+        // SAFETY: taken above.
+        Ok(unsafe { mutex.make_guard_unchecked(state) })
+    }
+
+    /// Locks for reading, waiting until the context ends.
+    ///
+    /// # Errors
+    ///
+    /// The context has ended.
+    pub fn read<'a, T: ?Sized>(&self, lock: &'a RwLock<T>) -> Result<RwLockReadGuard<'a, T>, ContextError> {
+        self.check()?;
+        // SAFETY: the lock is taken, if at all, for the guard below.
+        let state = unsafe { lock.raw() }
+            .read_until(self.until())
+            .ok_or_else(|| self.why())?;
+        // SAFETY: taken above.
+        Ok(unsafe { lock.make_read_guard_unchecked(state) })
+    }
+
+    /// Locks for writing, waiting until the context ends.
+    ///
+    /// # Errors
+    ///
+    /// The context has ended.
+    pub fn write<'a, T: ?Sized>(&self, lock: &'a RwLock<T>) -> Result<RwLockWriteGuard<'a, T>, ContextError> {
+        self.check()?;
+        // SAFETY: the lock is taken, if at all, for the guard below.
+        let state = unsafe { lock.raw() }
+            .write_until(self.until())
+            .ok_or_else(|| self.why())?;
+        // SAFETY: taken above.
+        Ok(unsafe { lock.make_write_guard_unchecked(state) })
+    }
+
+    /// Waits for a notification until the context ends. The mutex is held again in either case.
+    ///
+    /// # Errors
+    ///
+    /// The context has ended.
+    pub fn wait<T: ?Sized>(&self, condvar: &Condvar, guard: &mut MutexGuard<'_, T>) -> Result<(), ContextError> {
+        self.check()?;
+        let timed_out = condvar.wait_limited(guard, self.until()).timed_out();
+        if timed_out { Err(self.why()) } else { Ok(()) }
+    }
+
+    /// Waits for `n` permits until the context ends, and takes them.
+    ///
+    /// # Errors
+    ///
+    /// The context has ended.
+    pub fn acquire<'a>(&self, semaphore: &'a Semaphore, n: usize) -> Result<Permit<'a>, ContextError> {
+        self.check()?;
+        if semaphore.take(n, self.until()) {
+            Ok(Permit::of(semaphore, n))
+        } else {
+            Err(self.why())
+        }
+    }
+
+    /// Waits at a barrier until the context ends; then this one has not arrived.
+    ///
+    /// # Errors
+    ///
+    /// The context has ended.
+    pub fn arrive(&self, barrier: &Barrier) -> Result<BarrierWaitResult, ContextError> {
+        self.check()?;
+        let leads = barrier.arrive(self.until()).ok_or_else(|| self.why())?;
+        Ok(BarrierWaitResult::of(leads))
+    }
+
+    /// Leaves a wait group and waits for the others until the context ends.
+    ///
+    /// # Errors
+    ///
+    /// The context has ended; the member is in the group again, and comes back.
+    pub fn wait_group(&self, group: WaitGroup) -> Result<(), (ContextError, WaitGroup)> {
+        match self.check() {
+            Ok(()) => group.wait_limited(self.until()).map_err(|group| (self.why(), group)),
+            Err(error) => Err((error, group)),
+        }
+    }
+
+    /// Sleeps, but not after the context has ended.
+    ///
+    /// # Errors
+    ///
+    /// The context has ended before the time was up.
+    pub fn sleep(&self, duration: Duration) -> Result<(), ContextError> {
+        checkpoint();
+        let until = time::deadline_in(duration);
+        while until > time::now() {
+            self.check()?;
+            self.0.park(&Waiter::new(), WaitReason::Sleep, until, || true);
+        }
+        Ok(())
+    }
+
+    /// Runs a future, but not after the context has ended.
+    ///
+    /// # Errors
+    ///
+    /// The context has ended; the future is dropped.
+    pub fn block_on<F: Future>(&self, future: F) -> Result<F::Output, ContextError> {
+        self.check()?;
+        crate::future::run(future, self.until()).ok_or_else(|| self.why())
+    }
+
+    /// An error if the context has ended.
+    fn check(&self) -> Result<(), ContextError> {
+        self.err().map_or(Ok(()), Err)
+    }
+
+    /// Why a wait has ended that nothing else did.
+    fn why(&self) -> ContextError {
+        self.err().unwrap_or(ContextError::DeadlineExceeded)
+    }
+
+    fn until(&self) -> Until<'_> {
+        Until::end_of(&self.0, NEVER)
+    }
+}

@@ -1,0 +1,245 @@
+//! Timers, tickers and timeouts, out of sleeping.
+
+use super::{deadline_at, deadline_in, heap::NEVER, now, sleep_till};
+use crate::{
+    chan::{self, Receiver},
+    context::{Cancel, Context},
+    spawn_migrating,
+};
+use std::{
+    error::Error,
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::AcqRel, Ordering::Acquire},
+    },
+    time::{Duration, Instant},
+};
+
+/// A moment to wait for, which can be put off.
+///
+/// It costs nothing while nobody waits.
+///
+/// ```
+/// use baton::time::Timer;
+/// use std::time::Duration;
+///
+/// baton::run(|| {
+///     let mut timer = Timer::after(Duration::from_secs(3600));
+///     timer.reset(Duration::from_millis(1));
+///     timer.wait();
+///     assert!(timer.is_due());
+/// });
+/// ```
+#[derive(Clone, Debug)]
+pub struct Timer {
+    /// On the clock of this module.
+    due: u64,
+}
+
+impl Timer {
+    /// Due when `duration` has passed.
+    #[must_use]
+    pub fn after(duration: Duration) -> Self {
+        Self {
+            due: deadline_in(duration),
+        }
+    }
+
+    /// Due at `when`.
+    #[must_use]
+    pub fn at(when: Instant) -> Self {
+        Self { due: deadline_at(when) }
+    }
+
+    /// Makes it due when `duration` has passed from now on.
+    pub fn reset(&mut self, duration: Duration) {
+        *self = Self::after(duration);
+    }
+
+    /// Whether it is due.
+    #[must_use]
+    pub fn is_due(&self) -> bool {
+        self.due <= now()
+    }
+
+    /// How long until then.
+    #[must_use]
+    pub fn time_left(&self) -> Duration {
+        Duration::from_nanos(self.due.saturating_sub(now()))
+    }
+
+    /// Waits until it is due.
+    pub fn wait(&self) {
+        sleep_till(self.due);
+    }
+
+    /// A channel with a message as soon as it is due, for `select!`. Resetting the timer later does not change it.
+    #[must_use]
+    pub fn channel(&self) -> Receiver<Instant> {
+        chan::after(self.time_left())
+    }
+}
+
+/// A moment that comes again and again.
+///
+/// One that was not waited for in time is waited for no more: after a delay the ticks go on in the rhythm in which they began.
+///
+/// ```
+/// use baton::time::Ticker;
+/// use std::time::{Duration, Instant};
+///
+/// baton::run(|| {
+///     let start = Instant::now();
+///     let mut ticker = Ticker::new(Duration::from_millis(1));
+///     for _ in 0..3 {
+///         ticker.wait();
+///     }
+///     assert!(start.elapsed() >= Duration::from_millis(3));
+/// });
+/// ```
+#[derive(Clone, Debug)]
+pub struct Ticker {
+    next: u64,
+    period: u64,
+}
+
+impl Ticker {
+    /// Due each `period`, for the first time when one has passed.
+    ///
+    /// # Panics
+    ///
+    /// If the period is zero.
+    #[must_use]
+    pub fn new(period: Duration) -> Self {
+        assert!(
+            !period.is_zero(),
+            "the period of a ticker is zero: it would always be due"
+        );
+        let nanos = u64::try_from(period.as_nanos()).unwrap_or(NEVER);
+        Self {
+            next: now().saturating_add(nanos),
+            period: nanos,
+        }
+    }
+
+    /// Waits for the next tick; gives how many have passed since the last one that was waited for, 1 as a rule.
+    pub fn wait(&mut self) -> u64 {
+        sleep_till(self.next);
+        let missed = now().saturating_sub(self.next) / self.period;
+        self.next = self.next.saturating_add(self.period.saturating_mul(missed + 1));
+        missed + 1
+    }
+
+    /// Begins anew: the next tick is a period from now.
+    pub fn reset(&mut self) {
+        self.next = now().saturating_add(self.period);
+    }
+}
+
+/// A function that is called later, unless it is stopped: what [`after_func`] gives. Dropping it stops nothing.
+#[derive(Debug)]
+pub struct AfterFunc {
+    begun: Arc<AtomicBool>,
+    cancel: Cancel,
+}
+
+impl AfterFunc {
+    /// Sees to it that the function is not called. `false`: it was, or was stopped before.
+    #[must_use = "it says whether the function was stopped"]
+    pub fn stop(&self) -> bool {
+        let stopped = !self.begun.swap(true, AcqRel);
+        self.cancel.cancel();
+        stopped
+    }
+
+    /// Whether the function was called or stopped.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.begun.load(Acquire)
+    }
+}
+
+/// Calls `f` in a goroutine of its own when `duration` has passed (Go's `time.AfterFunc`). Its contract is that of
+/// [`go!`](crate::go).
+///
+/// ```
+/// use baton::{chan, time};
+/// use std::time::Duration;
+///
+/// baton::run(|| {
+///     let (tx, rx) = chan::bounded(1);
+///     time::after_func(Duration::from_millis(1), move || tx.send("now").unwrap());
+///     assert_eq!(rx.recv(), Ok("now"));
+///     let never = time::after_func(Duration::from_secs(3600), || unreachable!());
+///     assert!(never.stop());
+/// });
+/// ```
+pub fn after_func<F: FnOnce() + Send + 'static>(duration: Duration, f: F) -> AfterFunc {
+    let (context, cancel) = Context::background().with_cancel();
+    let begun = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&begun);
+    let later = move || {
+        if context.sleep(duration).is_ok() && !flag.swap(true, AcqRel) {
+            f();
+        }
+    };
+    // SAFETY: the caller signs the contract of `go!`; what is around `f` holds nothing that belongs to a thread.
+    drop(unsafe { spawn_migrating(later) });
+    AfterFunc { begun, cancel }
+}
+
+/// The time was up before the result was there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Elapsed(());
+
+impl fmt::Display for Elapsed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the time was up before the result was there")
+    }
+}
+
+impl Error for Elapsed {}
+
+/// Runs `f` in a goroutine of its own and waits for its result for at most `duration`. Its contract is that of
+/// [`go!`](crate::go).
+///
+/// `f` is not stopped if the time is up: it goes on, and its result is dropped. So that it gives up too, hand it a
+/// [`Context`].
+///
+/// # Errors
+///
+/// The time was up.
+///
+/// # Panics
+///
+/// With what `f` panicked with, if it did so in time.
+///
+/// ```
+/// use baton::time;
+/// use std::time::Duration;
+///
+/// baton::run(|| {
+///     assert_eq!(time::timeout(Duration::from_secs(3600), || 6 * 7), Ok(42));
+///     let slow = || time::sleep(Duration::from_secs(3600));
+///     assert!(time::timeout(Duration::from_millis(1), slow).is_err());
+/// });
+/// ```
+pub fn timeout<F, T>(duration: Duration, f: F) -> Result<T, Elapsed>
+where
+    F: FnOnce() -> T + Send + 'static,
+    T: Send + 'static,
+{
+    let (tx, rx) = chan::bounded(1);
+    let run = move || {
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(f));
+        tx.send(result).ok(); // nobody may wait any more
+    };
+    // SAFETY: the caller signs the contract of `go!`; what is around `f` holds nothing that belongs to a thread.
+    drop(unsafe { spawn_migrating(run) });
+    match rx.recv_timeout(duration) {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(payload)) => std::panic::resume_unwind(payload),
+        Err(_) => Err(Elapsed(())),
+    }
+}
