@@ -1,0 +1,86 @@
+//! Nobody starves beside goroutines that keep a processor busy: else these would not end. (Those that wake each other:
+//! `two_that_wake_each_other_starve_nobody` in `goroutines.rs`.)
+
+use baton::go;
+use std::{
+    sync::atomic::{AtomicBool, Ordering::SeqCst},
+    thread,
+    time::Duration,
+};
+
+mod child;
+
+#[global_allocator]
+static ALLOC: baton::Alloc = baton::Alloc;
+
+const ONE: &[(&str, &str)] = &[("BATON_PROCS", "1"), ("BATON_FORCE_MIGRATION", "0")];
+
+/// Goroutines that keep the only processor's queue from running empty, until `over`.
+fn busy(over: &'static AtomicBool) -> impl FnOnce() {
+    let yielders: Vec<_> = (0..3)
+        .map(|_| {
+            go!(|| {
+                while !over.load(SeqCst) {
+                    baton::yield_now();
+                }
+            })
+        })
+        .collect();
+    || yielders.into_iter().for_each(|g| g.join().unwrap())
+}
+
+/// What a plain thread starts comes by the global queue: a processor with work of its own looks there every 61st time.
+#[test]
+fn the_global_queue_has_its_turn() {
+    static OVER: AtomicBool = AtomicBool::new(false);
+    let ran = child::run("the_global_queue_has_its_turn", ONE, &[], || {
+        let join = busy(&OVER);
+        for i in 0..50 {
+            let outside = thread::spawn(move || go!(move || i).join().unwrap());
+            assert_eq!(outside.join().unwrap(), i);
+        }
+        OVER.store(true, SeqCst);
+        join();
+    });
+    ran.succeeded();
+}
+
+/// A goroutine that has lost its processor waits in the global queue as well; many of them do not wait one after the other.
+#[test]
+fn many_without_a_processor_have_their_turn() {
+    static OVER: AtomicBool = AtomicBool::new(false);
+    let ran = child::run("many_without_a_processor_have_their_turn", ONE, &[], || {
+        baton::run(|| {
+            let join = busy(&OVER);
+            let blockers: Vec<_> = (0..40)
+                .map(|_| {
+                    go!(|| {
+                        for _ in 0..5 {
+                            baton::blocking_now(|| thread::sleep(Duration::from_millis(1)));
+                            baton::yield_now();
+                        }
+                    })
+                })
+                .collect();
+            blockers.into_iter().for_each(|g| g.join().unwrap());
+            OVER.store(true, SeqCst);
+            join();
+        });
+    });
+    ran.succeeded();
+}
+
+/// A timer fires although its processor never runs out of work: every 61st time, and when the monitor says that it is due.
+#[test]
+fn timers_have_their_turn() {
+    static OVER: AtomicBool = AtomicBool::new(false);
+    let ran = child::run("timers_have_their_turn", ONE, &[], || {
+        baton::run(|| {
+            let join = busy(&OVER);
+            (0..20).for_each(|_| baton::time::sleep(Duration::from_millis(1)));
+            OVER.store(true, SeqCst);
+            join();
+        });
+    });
+    ran.succeeded();
+}
