@@ -140,6 +140,20 @@ impl RunQueue {
         next
     }
 
+    /// The goroutine that is `ahead` places behind the oldest, or null: for a look at what comes next.
+    ///
+    /// # Safety
+    ///
+    /// The caller owns the P (invariant 1).
+    #[inline(always)]
+    pub(crate) unsafe fn peek(&self, ahead: u32) -> *mut G {
+        let head = self.head.load(Relaxed);
+        if self.tail.load(Relaxed).wrapping_sub(head) <= ahead {
+            return ptr::null_mut();
+        }
+        self.ring[head.wrapping_add(ahead) as usize % RING].load(Relaxed)
+    }
+
     /// Takes up to `into.len()` of the oldest and says how many.
     ///
     /// # Safety
