@@ -392,7 +392,7 @@ fn wake_all(gs: &[*mut G]) {
 /// ticks of all Ps.
 fn steal(m: &'static M, ticks: &mut Vec<u32>) -> bool {
     let sched = m.sched;
-    let ps = sched.ps.made();
+    let ps = sched.ps.active();
     if ps < 2 {
         return false;
     }

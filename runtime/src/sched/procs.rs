@@ -35,8 +35,9 @@ use std::{
 pub(crate) struct Procs {
     /// The first `made` are there.
     slots: Box<[OnceLock<&'static P>]>,
+    /// Written by who changes the number.
     made: AtomicUsize,
-    /// So many of them run goroutines.
+    /// So many of them run goroutines: never more than are made.
     active: AtomicUsize,
     /// Held by who changes the number.
     resizing: Mutex<()>,
@@ -60,13 +61,14 @@ impl Procs {
     /// How many Ps run goroutines.
     #[inline]
     pub(crate) fn active(&self) -> usize {
-        self.active.load(Relaxed)
+        self.active.load(Acquire)
     }
 
-    /// All Ps that were ever made; the retired ones among them have nothing.
+    /// The Ps that run goroutines. One that is about to retire is not among them, although it may still have some: when it has
+    /// given them away, who retires it looks for sleepers.
     #[inline]
     pub(crate) fn iter(&self) -> impl Iterator<Item = &'static P> {
-        let slots: slice::Iter<'_, _> = self.slots[..self.made()].iter();
+        let slots: slice::Iter<'_, _> = self.slots[..self.active()].iter();
         slots.map(|slot| *slot.get().expect("it was made"))
     }
 
@@ -76,12 +78,6 @@ impl Procs {
         self.slots[i].get().expect("it was made")
     }
 
-    /// How many were ever made.
-    #[inline]
-    pub(crate) fn made(&self) -> usize {
-        self.made.load(Acquire)
-    }
-
     /// Whether the number follows what the machine offers.
     pub(crate) fn follow(&self) -> bool {
         self.follow.load(Relaxed)
@@ -89,9 +85,9 @@ impl Procs {
 
     /// Makes Ps until there are `n`. By one thread at a time.
     fn make(&self, n: usize) {
-        for id in self.made()..n {
+        for id in self.made.load(Relaxed)..n {
             self.slots[id].get_or_init(|| Box::leak(Box::new(P::new(id))));
-            self.made.store(id + 1, Release);
+            self.made.store(id + 1, Relaxed);
         }
     }
 }
