@@ -28,6 +28,8 @@ static ALLOC: baton::Alloc = baton::Alloc;
 const SEEDS: u64 = if cfg!(debug_assertions) { 4 } else { 16 };
 /// Goroutines that act, at each seed.
 const ACTORS: u64 = if cfg!(debug_assertions) { 60 } else { 150 };
+/// Recursion that a goroutine's stack of 1 MiB bears.
+const DEPTH: u64 = if cfg!(debug_assertions) { 500 } else { 1_000 };
 /// What each of them does.
 const ACTS: usize = 24;
 
@@ -49,7 +51,7 @@ enum Act {
     DeclareNow(u64),
     /// Computes for so many microseconds.
     Hog(u64),
-    /// Recurses so deep, in units of about 600 bytes.
+    /// Recurses so deep, in units of 600 bytes or, in a debug build, 1,100.
     Deep(u64),
     /// The same on the thread's own stack, where it is more than a goroutine's would bear.
     Big(u64),
@@ -84,7 +86,7 @@ impl Dice {
             60..66 => Act::Declare(self.below(200)),
             66..70 => Act::DeclareNow(self.below(200)),
             70..72 => Act::Hog(self.below(300)),
-            72..80 => Act::Deep(self.below(1000)),
+            72..80 => Act::Deep(self.below(DEPTH)),
             80..83 => Act::Big(self.below(4000)),
             83..88 => Act::Lock(1 + self.below(4)),
             88..90 => Act::Procs(1 + self.below(6)),
