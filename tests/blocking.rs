@@ -160,7 +160,15 @@ fn stalls_are_reported() {
             assert!(causes.contains(&report.cause), "{report}");
             assert!(report.duration >= Duration::from_millis(10));
             assert!(report.to_string().starts_with(&format!("goroutine {id} ")));
+            assert!(report.spawned_at.unwrap().contains("blocking.rs:"));
         }
+        let sites = baton::metrics().spawn_sites;
+        let here = || sites.iter().filter(|site| site.file.ends_with("blocking.rs"));
+        assert!(here().any(|site| site.handoffs_undeclared > 0), "{sites:?}");
+        assert!(
+            here().any(|site| site.handoffs_hog + site.handoffs_undeclared > 0),
+            "{sites:?}"
+        );
     });
     ran.succeeded();
 }

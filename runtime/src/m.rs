@@ -17,6 +17,7 @@ use crate::{
     park::Commit,
     pinned::Inbox,
     sched::{Sched, note::Note},
+    site::Site,
     testing::world::World,
 };
 use baton_alloc::{
@@ -63,6 +64,8 @@ pub(crate) struct M {
     pub(crate) tid: AtomicI32,
     /// The number of the goroutine that ran here last; written by this thread.
     pub(crate) goroutine: AtomicU64,
+    /// Its site, or null; written by this thread.
+    site: AtomicPtr<Site>,
     /// Null, but in the control experiment the mcache that this M keeps for itself.
     pub(crate) cache: AtomicPtr<Mcache>,
     /// Goroutines that only this M may run.
@@ -112,6 +115,7 @@ impl M {
             pins: Cell::new(false),
             tid: AtomicI32::new(0),
             goroutine: AtomicU64::new(0),
+            site: AtomicPtr::new(std::ptr::null_mut()),
             cache: AtomicPtr::new(std::ptr::null_mut()),
             inbox: Inbox::new(),
             world: Cell::new(std::ptr::null()),
@@ -144,6 +148,20 @@ impl M {
     pub(crate) fn world(&self) -> Option<&'static World> {
         // SAFETY: null, or a world that owns this M and lives as long.
         unsafe { self.world.get().as_ref() }
+    }
+
+    /// Tells the monitor which goroutine this M runs from now on, by its number and site.
+    #[inline]
+    pub(crate) fn show(&self, goroutine: u64, site: Option<&'static Site>) {
+        self.goroutine.store(goroutine, Relaxed);
+        let site = site.map_or(std::ptr::null_mut(), |site| std::ptr::from_ref(site).cast_mut());
+        self.site.store(site, Relaxed);
+    }
+
+    /// The site of the goroutine that ran here last.
+    pub(crate) fn site(&self) -> Option<&'static Site> {
+        // SAFETY: null or a site, and sites are statics.
+        unsafe { self.site.load(Relaxed).as_ref() }
     }
 
     /// The latch's half.

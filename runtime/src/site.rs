@@ -11,11 +11,12 @@
 //! at once, since the next may be as deep; every measured goroutine that is shallower lowers it by one, so the outlier is
 //! forgotten after some hundreds.
 
+use crate::sched::stall::Cause;
 use baton_stack::Class;
 use std::{
     fmt, ptr,
     sync::atomic::{
-        AtomicPtr, AtomicU8, AtomicU32, AtomicUsize,
+        AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicUsize,
         Ordering::{AcqRel, Acquire, Relaxed},
     },
 };
@@ -36,11 +37,15 @@ pub struct Site {
     measured: AtomicU32,
     /// The greatest depth of them.
     deepest: AtomicUsize,
-    /// The site that was measured for the first time before this one.
+    /// Processors taken from goroutines of this site, by cause.
+    handoffs: [AtomicU32; 3],
+    /// Whether it is on the list.
+    listed: AtomicBool,
+    /// The site that came on the list before this one.
     older: AtomicPtr<Site>,
 }
 
-/// The sites that have measured a goroutine, the last one first.
+/// The sites that have measured a goroutine, or lost a processor by one, the last one first.
 static SITES: AtomicPtr<Site> = AtomicPtr::new(ptr::null_mut());
 
 impl Site {
@@ -54,6 +59,8 @@ impl Site {
             class: AtomicU8::new(0),
             measured: AtomicU32::new(0),
             deepest: AtomicUsize::new(0),
+            handoffs: [const { AtomicU32::new(0) }; 3],
+            listed: AtomicBool::new(false),
             older: AtomicPtr::new(ptr::null_mut()),
         }
     }
@@ -81,15 +88,28 @@ impl Site {
         let next = if reached >= class { reached } else { class - 1 };
         self.class.store(next, Relaxed);
         self.deepest.fetch_max(depth, Relaxed);
-        if self.measured.fetch_add(1, Relaxed) == 0 {
-            let mut first = SITES.load(Relaxed);
-            loop {
-                self.older.store(first, Relaxed);
-                let this = ptr::from_ref(self).cast_mut();
-                match SITES.compare_exchange_weak(first, this, AcqRel, Relaxed) {
-                    Ok(_) => break,
-                    Err(now) => first = now,
-                }
+        self.measured.fetch_add(1, Relaxed);
+        self.list();
+    }
+
+    /// A processor was taken because of a goroutine of this site.
+    pub(crate) fn handed_off(&'static self, cause: Cause) {
+        self.handoffs[cause as usize].fetch_add(1, Relaxed);
+        self.list();
+    }
+
+    /// Puts the site on the list, if it is not there.
+    fn list(&'static self) {
+        if self.listed.load(Relaxed) || self.listed.swap(true, Relaxed) {
+            return;
+        }
+        let mut first = SITES.load(Relaxed);
+        loop {
+            self.older.store(first, Relaxed);
+            let this = ptr::from_ref(self).cast_mut();
+            match SITES.compare_exchange_weak(first, this, AcqRel, Relaxed) {
+                Ok(_) => break,
+                Err(now) => first = now,
             }
         }
     }
@@ -101,7 +121,7 @@ impl fmt::Display for Site {
     }
 }
 
-/// What a [`go!`](crate::go) has learned about the stacks of its goroutines.
+/// What a [`go!`](crate::go) has learned about the stacks of its goroutines, and how often processors were taken from them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SpawnSite {
@@ -115,9 +135,15 @@ pub struct SpawnSite {
     pub deepest_bytes: u64,
     /// Goroutines measured: the first few, then one in 64.
     pub measured: u64,
+    /// Processors taken from its goroutines because of a declared blocking call.
+    pub handoffs_declared: u64,
+    /// Because the thread was found asleep in the kernel.
+    pub handoffs_undeclared: u64,
+    /// Because the goroutine computed for longer than a time slice.
+    pub handoffs_hog: u64,
 }
 
-/// All sites that have measured something.
+/// All sites about which something is known.
 pub(crate) fn all() -> Vec<SpawnSite> {
     // SAFETY: null or a site, and sites are statics.
     let at = |site: &AtomicPtr<Site>| unsafe { site.load(Acquire).as_ref() };
@@ -128,6 +154,9 @@ pub(crate) fn all() -> Vec<SpawnSite> {
             stack_bytes: site.class().bytes() as u64,
             deepest_bytes: site.deepest.load(Relaxed) as u64,
             measured: site.measured.load(Relaxed).into(),
+            handoffs_declared: site.handoffs[Cause::Declared as usize].load(Relaxed).into(),
+            handoffs_undeclared: site.handoffs[Cause::Undeclared as usize].load(Relaxed).into(),
+            handoffs_hog: site.handoffs[Cause::Hog as usize].load(Relaxed).into(),
         })
         .collect()
 }

@@ -516,7 +516,7 @@ fn execute(m: &'static M, g: NonNull<G>, stack: Option<Stack>) -> Left {
     let site = unsafe { g.as_ref() }.site;
     this.last_m.set(m);
     // SAFETY: ours.
-    m.goroutine.store(unsafe { g.as_ref() }.id(), Relaxed);
+    m.show(unsafe { g.as_ref() }.id(), site);
     m.counters.switches.add(1);
     if this.blocks.get() {
         habit::before_turn(m);

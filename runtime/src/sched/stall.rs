@@ -35,6 +35,8 @@ pub enum StallCause {
 pub struct StallReport {
     /// The goroutine's number.
     pub goroutine: u64,
+    /// Where it was started, as `file:line`, if that was a `go!`.
+    pub spawned_at: Option<String>,
     /// The number of its thread: N of `baton-mN`.
     pub thread: u32,
     /// The kernel's number of its thread.
@@ -111,7 +113,7 @@ impl Stalls {
         };
         self.0.retain(|stall| {
             let (m, duration) = (stall.m, now - stall.since);
-            let goroutine = m.goroutine.load(Relaxed);
+            let (goroutine, site) = (m.goroutine.load(Relaxed), m.site());
             if m.counters.switches.get() != stall.switches {
                 return false;
             }
@@ -120,6 +122,7 @@ impl Stalls {
             }
             let report = StallReport {
                 goroutine,
+                spawned_at: site.map(ToString::to_string),
                 thread: m.id,
                 tid: m.tid.load(Relaxed),
                 cause: match stall.cause {

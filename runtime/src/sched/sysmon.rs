@@ -37,6 +37,7 @@ use crate::{
     fatal,
     m::M,
     metrics,
+    site::Site,
     time::{self, heap::NEVER},
 };
 use baton_alloc::{
@@ -184,6 +185,8 @@ struct Suspect {
     i: usize,
     cause: Cause,
     m: &'static M,
+    /// Of its goroutine.
+    site: Option<&'static Site>,
     since: u64,
 }
 
@@ -363,7 +366,13 @@ impl Monitor {
                 continue;
             };
             let since = record.since;
-            suspects.push(Suspect { i, cause, m, since });
+            suspects.push(Suspect {
+                i,
+                cause,
+                m,
+                site: m.site(),
+                since,
+            });
         }
         if abandoned || sched.earliest() <= now || sched.global.len() > 0 {
             seen.waiting = true;
@@ -417,6 +426,9 @@ impl Monitor {
                 self.stalls.watch(sched, suspect.m, suspect.cause, suspect.since);
                 detached.release();
                 metrics::count(&sched.sysmon.handoffs[suspect.cause as usize]);
+                if let Some(site) = suspect.site {
+                    site.handed_off(suspect.cause);
+                }
                 release_p(sched, p);
             } else {
                 sched.sysmon.missed.fetch_add(1, Relaxed);
