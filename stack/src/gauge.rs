@@ -61,9 +61,11 @@ impl Desc {
         if set == 0 {
             return None;
         }
+        // The stack may have been shrunk meanwhile: what was open then may be guarded now.
+        let set = set.min(self.base() - self.limit());
         let gone = distances(set).rev().find(|&distance| {
             let mark = self.mark_at(distance);
-            // SAFETY: inside the open part of the stack; it was written by `set_gauge`.
+            // SAFETY: inside the open part of the stack.
             let found = unsafe { mark.read() };
             found != [mark.addr(); WORDS]
         });
