@@ -13,16 +13,19 @@ pub(crate) struct Free {
 }
 
 /// A list of free objects on its way into a cache or out of it.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Chain {
     pub(crate) head: *mut Free,
-    /// The last object, if the chain is on its way in.
-    pub(crate) tail: *mut Free,
     /// How many objects there are.
     pub(crate) len: u32,
 }
 
 impl Chain {
+    /// `len` objects from `head` on; `None` if there are none.
+    pub(crate) fn new(head: *mut Free, len: u32) -> Option<Self> {
+        (len > 0).then_some(Self { head, len })
+    }
+
     /// Links objects to a list. This is the first touch of fresh objects, so it is not done inside a section.
     ///
     /// # Safety
@@ -38,21 +41,43 @@ impl Chain {
         }
         Self {
             head: next,
-            tail: objects.last().map_or(ptr::null_mut(), |last| last.as_ptr().cast()),
             len: objects.len() as u32,
         }
     }
 
-    /// A list whose end and length do not matter.
-    pub(crate) fn of(head: *mut Free) -> Self {
-        Self {
-            head,
-            tail: ptr::null_mut(),
-            len: 0,
-        }
+    /// The first object and the chain of the others; `None` if there is none.
+    ///
+    /// # Safety
+    ///
+    /// The objects are the caller's.
+    pub(crate) unsafe fn split_first(self) -> Option<(NonNull<u8>, Self)> {
+        let first = NonNull::new(self.head)?;
+        // SAFETY: what is on the chain is a free object that holds a link.
+        let head = unsafe { first.read() }.next;
+        Some((
+            first.cast(),
+            Self {
+                head,
+                len: self.len - 1,
+            },
+        ))
     }
 
-    /// Gives the objects to the mcentral, a batch at a time.
+    /// The last object. There must be one.
+    ///
+    /// # Safety
+    ///
+    /// The objects are the caller's.
+    pub(crate) unsafe fn last(self) -> *mut Free {
+        let mut last = self.head;
+        for _ in 1..self.len {
+            // SAFETY: what is on the chain is a free object that holds a link.
+            last = unsafe { (*last).next };
+        }
+        last
+    }
+
+    /// Gives the objects to their spans, a batch at a time.
     ///
     /// # Safety
     ///

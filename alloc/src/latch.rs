@@ -3,8 +3,8 @@
 //! ```text
 //!   M (one per thread)                         P
 //!   ┌──────────────────────────┐               ┌───────────────────────────────────┐
-//!   │ inside  in a section?    │   m ─────────▶│ lock   held by takers and binders │
-//!   │ p ───────────────────────┼──────────────▶│ m      M | NONE | TAKEN           │
+//!   │ state   INSIDE, FENCED   │   m ─────────▶│ lock   held by takers and binders │
+//!   │ p, bins[0] ──────────────┼──────────────▶│ m      M | NONE | TAKEN           │
 //!   │ home    last P bound     │               │ cache  ─▶ mcache, and whatever    │
 //!   └──────────────────────────┘               │        the layers above keep here │
 //!                                              └───────────────────────────────────┘
@@ -12,16 +12,17 @@
 //!
 //! All that a P owns is plain data. The M that runs P touches it inside a *section*, and a section costs plain stores and
 //! a load; whoever wants the P of another M pays for both sides with a barrier on every core. The idea is an asymmetric
-//! Dekker: the owner stores `inside`, then loads `p`; the taker clears `p`, then loads `inside`; one of the two sees the
+//! Dekker: the owner sets `INSIDE`, then loads `p`; the taker clears `p`, then loads `INSIDE`; one of the two sees the
 //! other, because the taker's membarrier puts a full fence between the owner's two accesses wherever they are.
 //!
 //! # Protocol
 //!
 //! ```text
-//! enter      inside = 1; compiler fence (fence mode: SeqCst fence); p = M.p, never kept from an earlier section
-//! leave      inside = 0 (Release)
-//! take(P)    try P.lock; m = P.m; not an M → fail; m.p = null; membarrier and fence; poll m.inside (Acquire):
-//!            0 → ours (still locked); else m.p = P (undo, still locked), unlock, fail
+//! enter      INSIDE; compiler fence (fence mode: INSIDE and FENCED, SeqCst fence); p = M.p, never kept from an earlier
+//!            section
+//! leave      not INSIDE (Release)
+//! take(P)    try P.lock; m = P.m; not an M → fail; m.p = null; membarrier and fence; poll m.state (Acquire):
+//!            not INSIDE → ours (still locked); else m.p = P (undo, still locked), unlock, fail
 //! look_home  no section open: lock home; home.m == M → it was an undo, or nobody took it; else it is gone for good
 //! bind       P.lock; P.m == NONE → P.m = M, M.home = P, M.p = P       (only M itself binds; the undo is the exception)
 //! unbind     home.lock; home.m == M → M.p = null, home.m = NONE       (only M itself)
@@ -30,32 +31,50 @@
 //! # Invariants
 //!
 //! 1. Every change of `P.m`, `M.p` and `M.home` happens under the lock of the P concerned.
-//! 2. `P.m == M` as long as M may be inside a section that uses P. Only a taker that saw `inside == 0` after clearing
-//!    `M.p` and after the barrier ends that, so there is never more than one owner.
+//! 2. `P.m == M` as long as M may be inside a section that uses P. Only a taker that saw M outside after clearing `M.p`
+//!    and after the barrier ends that, so there is never more than one owner.
 //! 3. M binds another P only after it has seen, under its home's lock, that `home.m != M`; so no undo is under way then.
-//! 4. `inside` is written by M's own thread alone.
+//! 4. `state` is written by M's own thread alone, and once it has `FENCED` it keeps it.
 //! 5. Sections are leaves: no allocation, no lock, no system call, no parking. Debug builds check the nesting.
+//! 6. `M.bins[0]` stands for `M.p`: it is the bins of that P's cache, and changes with it. A section uses one of the two.
 //!
 //! `tests/latch_explorer.rs` explores the protocol exhaustively with store buffers, and shows that the two simpler forms
 //! (`inside` kept per P; takers without the lock) let two owners in. `tests/latch_loom.rs` checks this file in fence mode.
+//!
+//! # The allocator's sections
+//!
+//! malloc and free open a section with [`M::enter_bins`], which asks nothing: it loads `bins[state]`. Of the four, only
+//! `bins[0]` ever leads to a cache. The others lead to bins in which nothing can be had, and so does `bins[0]` without a P:
+//! then the section does nothing, `state` is put back, and the slow path finds out why. The states:
+//!
+//! | `state` | M is | a section of the allocator finds |
+//! |---|---|---|
+//! | 0 | outside, its sections do not fence | the cache of its P, if it has one |
+//! | `INSIDE` | inside; or in a section of the allocator that finds nothing | nothing: this is a signal handler |
+//! | `FENCED` | outside, all its sections from now on fence | nothing: `enter` fences |
+//! | `INSIDE + FENCED` | inside a fenced section | nothing |
 //!
 //! # Modes
 //!
 //! Where membarrier(2) is refused, owners fence at every `enter` ([`Mode::Fence`]). A process can also be sandboxed later:
 //! takers look at membarrier's result each time, and the first refusal switches all owners over. From then on a take of
-//! an M that has not entered a fenced section since (`M.fenced`) fails, because that M may still be in an unfenced one.
+//! an M that has not entered a fenced section since (`FENCED`) fails, because that M may still be in an unfenced one. The
+//! allocator's own sections do not look at the mode; but a list serves for a while only, and then comes an `enter` that does.
 //!
 //! # Lock order
 //!
 //! `P.lock` is taken with no allocator lock held. Takers of several Ps only try. Under `P.lock` the allocator's locks
 //! (mcentral, mheap) may be taken, by a taker that drains what it took.
 
-#[cfg(not(baton_loom))]
-use crate::mcache::Mcache;
 use crate::{
     lock::Lock,
-    sync::{AtomicPtr, AtomicU8, AtomicU32, Ordering, compiler_fence, fence, spin_loop},
+    sync::{AtomicPtr, AtomicU32, AtomicUsize, Ordering, compiler_fence, fence, spin_loop},
     sys::membarrier,
+};
+#[cfg(not(baton_loom))]
+use crate::{
+    mcache::{Bins, Mcache, NO_BINS},
+    sync::AtomicU8,
 };
 use core::{mem::ManuallyDrop, ptr};
 
@@ -64,11 +83,14 @@ type Mcache = ();
 
 /// What a thread is to the latch. Type-stable: once made, an M is reused for other threads but never freed.
 #[derive(Debug)]
+#[repr(C)]
 pub struct M {
-    /// 1 while this thread is inside a section. Written by this thread alone (invariant 4).
-    inside: AtomicU8,
-    /// 1 once this thread has entered a section in fence mode. Written by this thread alone.
-    fenced: AtomicU8,
+    /// [`INSIDE`] and [`FENCED`]. Written by this thread alone (invariant 4).
+    state: AtomicUsize,
+    /// The bins that a section of the allocator uses, by `state`. The first is written under the P's lock (invariants 1
+    /// and 6), the others never.
+    #[cfg(not(baton_loom))]
+    bins: [AtomicPtr<Bins>; 4],
     /// The P that this M runs, or null. Written under the P's lock (invariant 1).
     p: AtomicPtr<P>,
     /// The P that this M bound last. Written by this M, under that P's lock.
@@ -87,6 +109,15 @@ pub struct M {
     /// What the scheduler keeps for this thread; null if it is not one of its own. Written by this thread alone.
     pub sched: AtomicPtr<()>,
 }
+
+/// `M.state`: this thread is inside a section.
+const INSIDE: usize = 1;
+/// `M.state`: this thread has entered a section in fence mode, and will enter no other.
+const FENCED: usize = 2;
+
+/// The M of threads that have none: its sections find nothing.
+#[cfg(not(baton_loom))]
+pub(crate) static NOBODY: M = M::with_state(INSIDE);
 
 /// What kind of P this is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,16 +195,34 @@ pub fn membarriers() -> u64 {
 
 impl M {
     /// An M that is bound to nothing.
+    #[cfg(not(baton_loom))]
+    #[must_use]
+    pub const fn new() -> Self {
+        Self::with_state(0)
+    }
+
+    /// An M that is bound to nothing.
+    #[cfg(baton_loom)]
     #[must_use]
     pub fn new() -> Self {
         Self {
-            inside: AtomicU8::new(0),
-            fenced: AtomicU8::new(0),
+            state: AtomicUsize::new(0),
             p: AtomicPtr::new(ptr::null_mut()),
             home: AtomicPtr::new(ptr::null_mut()),
-            #[cfg(not(baton_loom))]
+            locks: AtomicU32::new(0),
+            stack: AtomicPtr::new(ptr::null_mut()),
+            sched: AtomicPtr::new(ptr::null_mut()),
+        }
+    }
+
+    #[cfg(not(baton_loom))]
+    const fn with_state(state: usize) -> Self {
+        Self {
+            state: AtomicUsize::new(state),
+            bins: [const { AtomicPtr::new((&raw const NO_BINS).cast_mut()) }; 4],
+            p: AtomicPtr::new(ptr::null_mut()),
+            home: AtomicPtr::new(ptr::null_mut()),
             lease: AtomicPtr::new(ptr::null_mut()),
-            #[cfg(not(baton_loom))]
             locked: AtomicU8::new(0),
             locks: AtomicU32::new(0),
             stack: AtomicPtr::new(ptr::null_mut()),
@@ -185,7 +234,7 @@ impl M {
     #[inline(always)]
     #[must_use]
     pub fn is_inside(&self) -> bool {
-        self.inside.load(Ordering::Relaxed) != 0
+        self.state.load(Ordering::Relaxed) & INSIDE != 0
     }
 
     /// Whether this thread holds a lock of the allocator: true only in a signal handler that interrupted such code.
@@ -208,9 +257,10 @@ impl M {
     #[must_use]
     pub unsafe fn enter(&self) -> Option<&'static P> {
         debug_assert!(!self.is_inside(), "a section inside a section");
-        self.inside.store(1, Ordering::Relaxed);
-        if fence_mode() {
-            self.enter_fence();
+        if self.state.load(Ordering::Relaxed) != 0 || fence_mode() {
+            self.enter_fenced();
+        } else {
+            self.state.store(INSIDE, Ordering::Relaxed);
         }
         compiler_fence(Ordering::SeqCst);
         // Acquire: what a taker changed in P before it put P back (a thief, an undo) must be seen.
@@ -220,11 +270,9 @@ impl M {
     }
 
     #[inline]
-    fn enter_fence(&self) {
-        if self.fenced.load(Ordering::Relaxed) == 0 {
-            // After `inside`, so that a taker that sees this also sees that the present section is open.
-            self.fenced.store(1, Ordering::Release);
-        }
+    fn enter_fenced(&self) {
+        // One store: a taker that sees that this M fences also sees that it is inside.
+        self.state.store(INSIDE | FENCED, Ordering::Relaxed);
         fence(Ordering::SeqCst);
     }
 
@@ -236,7 +284,55 @@ impl M {
     #[inline(always)]
     pub unsafe fn leave(&self) {
         debug_assert!(self.is_inside(), "leaving a section that was not entered");
-        self.inside.store(0, Ordering::Release);
+        self.state
+            .store(self.state.load(Ordering::Relaxed) & FENCED, Ordering::Release);
+    }
+
+    /// Opens a section of the allocator, and gives the bins that it may use and what [`leave_bins`](Self::leave_bins)
+    /// wants. May be called inside a section too, and on [`NOBODY`]: then the bins have nothing.
+    ///
+    /// # Safety
+    ///
+    /// `self` is the calling thread's M or `NOBODY`, and `leave_bins` follows with nothing in between but a few loads and
+    /// stores.
+    #[cfg(not(baton_loom))]
+    #[inline(always)]
+    pub(crate) unsafe fn enter_bins(&self) -> (&'static Bins, usize) {
+        let state = self.state.load(Ordering::Relaxed);
+        self.state.store(INSIDE, Ordering::Relaxed);
+        compiler_fence(Ordering::SeqCst);
+        // SAFETY: `state` has two bits.
+        let bins = unsafe { self.bins.get_unchecked(state) };
+        // Acquire: as in `enter`.
+        let bins = bins.load(Ordering::Acquire);
+        // SAFETY: these are NO_BINS or those of a cache, and caches are never freed.
+        (unsafe { &*bins }, state)
+    }
+
+    /// Closes a section of the allocator. `state` is what `enter_bins` gave; 0, if the bins had something.
+    ///
+    /// # Safety
+    ///
+    /// `self` is the calling thread's M, and [`enter_bins`](Self::enter_bins) opened the section.
+    #[cfg(not(baton_loom))]
+    #[inline(always)]
+    pub(crate) unsafe fn leave_bins(&self, state: usize) {
+        self.state.store(state, Ordering::Release);
+    }
+
+    /// Makes `p` what sections use. Call it under the lock of that P (invariants 1 and 6).
+    #[inline]
+    fn set_p(&self, p: Option<&P>) {
+        #[cfg(not(baton_loom))]
+        self.bins[0].store(
+            p.map_or((&raw const NO_BINS).cast_mut(), |p| p.cache().cast()),
+            Ordering::Release,
+        );
+        // Release: the M must see what was changed in P meanwhile.
+        self.p.store(
+            p.map_or(ptr::null_mut(), |p| ptr::from_ref(p).cast_mut()),
+            Ordering::Release,
+        );
     }
 
     /// Binds `p` to this M, so that its sections use it. Fails if somebody else has `p`.
@@ -253,7 +349,7 @@ impl M {
             p.m.store(ptr::from_ref(self).cast_mut(), Ordering::Relaxed);
             self.home.store(ptr::from_ref(p).cast_mut(), Ordering::Relaxed);
             p.note_carrier();
-            self.p.store(ptr::from_ref(p).cast_mut(), Ordering::Release);
+            self.set_p(Some(p));
             true
         })
     }
@@ -272,7 +368,7 @@ impl M {
             if !ptr::eq(home.m.load(Ordering::Relaxed), self) {
                 return None;
             }
-            self.p.store(ptr::null_mut(), Ordering::Relaxed);
+            self.set_p(None);
             home.m.store(NONE, Ordering::Relaxed);
             Some(home)
         })
@@ -360,17 +456,21 @@ impl P {
         self.cache.load(Ordering::Relaxed)
     }
 
-    /// Makes this P carry another mcache and gives the one that it carried.
+    /// Makes this P, which no M runs, carry another mcache and gives the one that it carried; `None` if an M runs it.
     ///
     /// # Safety
     ///
-    /// The caller owns the P: it is inside a section that uses it, or it holds it [`Taken`], or nobody else knows it.
     /// Nobody else uses `cache`.
-    pub unsafe fn replace_cache(&self, cache: *mut Mcache) -> *mut Mcache {
-        let old = self.cache.load(Ordering::Relaxed);
-        self.cache.store(cache, Ordering::Relaxed);
-        self.note_carrier();
-        old
+    pub unsafe fn replace_cache(&self, cache: *mut Mcache) -> Option<*mut Mcache> {
+        self.lock.with(|| {
+            if self.m.load(Ordering::Relaxed) != NONE {
+                return None;
+            }
+            let old = self.cache();
+            self.cache.store(cache, Ordering::Relaxed);
+            self.note_carrier();
+            Some(old)
+        })
     }
 
     /// Tells the cache that this P carries it.
@@ -436,12 +536,12 @@ impl P {
             unsafe { self.lock.unlock() };
             return None;
         };
-        m.p.store(ptr::null_mut(), Ordering::SeqCst);
+        m.set_p(None);
         Some(Suspect { p: self, m })
     }
 }
 
-/// A barrier between the clearing of suspects' `p` and the look at their `inside`. One serves any number of suspects.
+/// A barrier between the clearing of suspects' `p` and the look at their `state`. One serves any number of suspects.
 #[derive(Debug)]
 pub struct Barrier {
     reached_all: bool,
@@ -498,11 +598,12 @@ impl Suspect {
     /// The barrier was issued after this suspect was made.
     #[must_use]
     pub unsafe fn confirm(self, barrier: &Barrier) -> Option<Taken> {
-        if !barrier.reached_all && self.m.fenced.load(Ordering::Acquire) == 0 {
-            return None; // the M may be in an unfenced section from before the switch to fences; `drop` puts P back
-        }
         for _ in 0..POLLS {
-            if self.m.inside.load(Ordering::Acquire) == 0 {
+            let state = self.m.state.load(Ordering::Acquire);
+            if !barrier.reached_all && state & FENCED == 0 {
+                return None; // the M may be in an unfenced section from before the switch to fences; `drop` puts P back
+            }
+            if state & INSIDE == 0 {
                 return Some(Taken { suspect: self });
             }
             spin_loop();
@@ -511,7 +612,7 @@ impl Suspect {
     }
 }
 
-/// Looks at `inside` before a taker gives up: about a microsecond.
+/// Looks at `state` before a taker gives up: about a microsecond.
 #[cfg(not(baton_loom))]
 const POLLS: u32 = 40;
 #[cfg(baton_loom)]
@@ -519,8 +620,7 @@ const POLLS: u32 = 1;
 
 impl Drop for Suspect {
     fn drop(&mut self) {
-        // Release: the M must see what was changed in P meanwhile.
-        self.m.p.store(ptr::from_ref(self.p).cast_mut(), Ordering::Release);
+        self.m.set_p(Some(self.p));
         // SAFETY: `suspect` took the lock.
         unsafe { self.p.lock.unlock() };
     }

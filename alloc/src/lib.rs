@@ -51,7 +51,7 @@
 //! | `lease` | threads without a processor |
 //! | `large`, `pagecache` | large objects, and a P's cache of freed ones; a P's cache of free pages |
 //! | `sizeclass` | the table of classes, computed at compile time |
-//! | [`mcache`], `chain`, `mcentral`, `mspan`, [`mheap`] | the levels, and the lists that go between the first two |
+//! | [`mcache`], `countdown`, `chain`, `mcentral`, `mspan`, [`mheap`] | the levels, and the lists that go between the first two |
 //! | `pagealloc`, `summary`, `pagebits`, `arena` | runs of pages, found by a tree over bitmaps; from an address to its span |
 //! | [`scavenge`], `requests` | physical pages go back to the kernel: the background thread, how it is asked for, the memory limit |
 //! | `fixalloc` | metadata: type-stable records outside the arenas |
@@ -67,6 +67,8 @@ compile_error!("baton-alloc supports Linux on x86-64 and aarch64 only");
 mod arena;
 #[cfg(not(baton_loom))]
 mod chain;
+#[cfg(not(baton_loom))]
+mod countdown;
 #[cfg(not(baton_loom))]
 pub mod current;
 #[cfg(not(baton_loom))]

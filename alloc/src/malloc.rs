@@ -28,10 +28,10 @@ use crate::{
     current, large,
     latch::{Home, M, P},
     lease,
-    mcache::{Mcache, Popped},
+    mcache::{self, Mcache, Popped},
     mcentral::{self, Batch},
     mheap,
-    sizeclass::Class,
+    sizeclass::{BinAt, Class},
     sys::die::die,
 };
 use core::{
@@ -68,9 +68,9 @@ pub unsafe fn free(object: *mut u8, layout: Layout) {
 /// `malloc` of a layout that is not empty.
 #[inline(always)]
 pub(crate) fn alloc(layout: Layout) -> *mut u8 {
-    match Class::of_usual(layout) {
-        Some(class) => alloc_small(class),
-        None => alloc_unusual(layout),
+    match BinAt::of_usual(layout.size(), layout.align()) {
+        Some(at) => alloc_at(at),
+        None => alloc_unusual(layout.size(), layout.align()),
     }
 }
 
@@ -81,17 +81,19 @@ pub(crate) fn alloc(layout: Layout) -> *mut u8 {
 /// As for [`free`].
 #[inline(always)]
 pub(crate) unsafe fn dealloc(object: NonNull<u8>, layout: Layout) {
-    match Class::of_usual(layout) {
+    match BinAt::of_usual(layout.size(), layout.align()) {
         // SAFETY: as the caller promised.
-        Some(class) => unsafe { free_small(class, object) },
+        Some(at) => unsafe { free_at(object, at) },
         // SAFETY: as the caller promised.
-        None => unsafe { dealloc_unusual(object, layout) },
+        None => unsafe { dealloc_unusual(object, layout.size(), layout.align()) },
     }
 }
 
 #[inline(never)]
-fn alloc_unusual(layout: Layout) -> *mut u8 {
-    match Class::of_unusual(layout) {
+fn alloc_unusual(size: usize, align: usize) -> *mut u8 {
+    // SAFETY: the parts of a layout, taken apart so that they are passed on in the registers that they came in.
+    let layout = unsafe { Layout::from_size_align_unchecked(size, align) };
+    match Class::of(layout) {
         Some(class) => alloc_small(class),
         None => large::alloc(layout).map_or(ptr::null_mut(), |large| large.base.as_ptr()),
     }
@@ -101,8 +103,10 @@ fn alloc_unusual(layout: Layout) -> *mut u8 {
 ///
 /// As for [`free`].
 #[inline(never)]
-unsafe fn dealloc_unusual(object: NonNull<u8>, layout: Layout) {
-    match Class::of_unusual(layout) {
+unsafe fn dealloc_unusual(object: NonNull<u8>, size: usize, align: usize) {
+    // SAFETY: as in `alloc_unusual`.
+    let layout = unsafe { Layout::from_size_align_unchecked(size, align) };
+    match Class::of(layout) {
         // SAFETY: as the caller promised.
         Some(class) => unsafe { free_small(class, object) },
         // SAFETY: as the caller promised.
@@ -223,32 +227,52 @@ pub(crate) unsafe fn section<R>(m: &M, f: impl FnOnce(&Mcache) -> R) -> Option<R
     result
 }
 
-#[inline(always)]
 pub(crate) fn alloc_small(class: Class) -> *mut u8 {
-    if let Some(m) = current::m()
-        && !m.is_inside()
-        // SAFETY: this thread's M, no section open; popping is a few loads and stores.
-        && let Some(Some(object)) = unsafe { section(m, |cache| cache.pop(class)) }
-    {
+    alloc_at(BinAt::of(class))
+}
+
+/// # Safety
+///
+/// The object is the caller's, and of this class.
+pub(crate) unsafe fn free_small(class: Class, object: NonNull<u8>) {
+    // SAFETY: as the caller promised.
+    unsafe { free_at(object, BinAt::of(class)) };
+}
+
+/// The fast path: see `latch` on sections of the allocator.
+#[inline(always)]
+fn alloc_at(at: BinAt) -> *mut u8 {
+    let m = current::m_or_nobody();
+    // SAFETY: this thread's M; popping is a few loads and stores, and `leave_bins` follows.
+    let (bins, state) = unsafe { m.enter_bins() };
+    // SAFETY: inside the section.
+    if let Some(object) = unsafe { bins.pop(at) } {
+        // SAFETY: entered above; the bins had something, so `state` was 0.
+        unsafe { m.leave_bins(0) };
         return object.as_ptr();
     }
-    alloc_slow(class)
+    // SAFETY: entered above.
+    unsafe { m.leave_bins(state) };
+    alloc_slow(at)
 }
 
 /// # Safety
 ///
 /// The object is the caller's, and of this class.
 #[inline(always)]
-pub(crate) unsafe fn free_small(class: Class, object: NonNull<u8>) {
-    if let Some(m) = current::m()
-        && !m.is_inside()
-        // SAFETY: this thread's M, no section open; pushing is a few loads and stores. The object is as promised.
-        && let Some(true) = unsafe { section(m, |cache| cache.push(class, object)) }
-    {
-        return;
+unsafe fn free_at(object: NonNull<u8>, at: BinAt) {
+    let m = current::m_or_nobody();
+    // SAFETY: this thread's M; pushing is a few loads and stores, and `leave_bins` follows.
+    let (bins, state) = unsafe { m.enter_bins() };
+    // SAFETY: inside the section; the object is as promised.
+    if unsafe { bins.push(object, at) } {
+        // SAFETY: entered above; the bins had room, so `state` was 0.
+        return unsafe { m.leave_bins(0) };
     }
+    // SAFETY: entered above.
+    unsafe { m.leave_bins(state) };
     // SAFETY: as the caller promised.
-    unsafe { free_slow(class, object) };
+    unsafe { free_slow(object, at) };
 }
 
 /// Calls `f` on the mcache of this thread in a section, attaching the thread and looking for its P as need be. `None`,
@@ -284,11 +308,15 @@ pub(crate) unsafe fn with_cache<R>(mut f: impl FnMut(&Mcache) -> R) -> Option<R>
 
 #[cold]
 #[inline(never)]
-fn alloc_slow(class: Class) -> *mut u8 {
+fn alloc_slow(at: BinAt) -> *mut u8 {
+    let class = at.class();
+    mcache::no_bins_stay_empty(at);
+    // Under a lock, which means in a signal handler, what is left must do.
+    let top_up = !current::m_or_nobody().holds_lock();
     // SAFETY: moving a list and planning are a few loads and stores.
-    let object = match unsafe { with_cache(|cache| cache.pop_or_plan(class)) } {
+    let object = match unsafe { with_cache(|cache| cache.pop_or_plan(class, top_up)) } {
         Some(Popped::Object(object)) => Some(object),
-        Some(Popped::Want(want)) => refill(class, want),
+        Some(Popped::Want(want)) => refill(class, want).or_else(|| pop_last(class)),
         None => {
             check_unlocked();
             mcentral::alloc_direct(class)
@@ -297,19 +325,34 @@ fn alloc_slow(class: Class) -> *mut u8 {
     object.map_or(ptr::null_mut(), NonNull::as_ptr)
 }
 
+/// An object of those that are left when the system has no memory to top a list up.
+fn pop_last(class: Class) -> Option<NonNull<u8>> {
+    // SAFETY: as in `alloc_slow`.
+    match unsafe { with_cache(|cache| cache.pop_or_plan(class, false)) } {
+        Some(Popped::Object(object)) => Some(object),
+        _ => None,
+    }
+}
+
 /// Gets objects from the mcentral: one for the program, the rest for the mcache that is bound by then.
 fn refill(class: Class, want: usize) -> Option<NonNull<u8>> {
     check_unlocked();
-    let mut batch = Batch::new();
-    mcentral::take(class, want, &mut batch);
-    let (&first, rest) = batch.objects().split_first()?;
-    // SAFETY: the objects are ours and free.
-    let chain = unsafe { Chain::link(rest) };
+    let chain = mcentral::take_chain(class).or_else(|| {
+        let mut batch = Batch::new();
+        mcentral::take(class, want, &mut batch);
+        // SAFETY: the objects are ours and free.
+        Chain::new(
+            unsafe { Chain::link(batch.objects()) }.head,
+            batch.objects().len() as u32,
+        )
+    })?;
+    // SAFETY: the objects are ours.
+    let (first, rest) = unsafe { chain.split_first() }?;
     // SAFETY: installing is a few loads and stores, and the chain's memory has been touched; the objects are ours.
-    if unsafe { with_cache(|cache| cache.install(class, &chain)) }.is_none() {
-        // SAFETY: the objects are ours.
-        unsafe { mcentral::give(class, rest) };
+    if unsafe { with_cache(|cache| cache.install(class, rest)) }.is_none() {
         mcentral::count_direct_alloc(class);
+        // SAFETY: the objects are ours.
+        unsafe { rest.give(class) };
     }
     Some(first)
 }
@@ -319,14 +362,16 @@ fn refill(class: Class, want: usize) -> Option<NonNull<u8>> {
 /// The object is the caller's, and of this class.
 #[cold]
 #[inline(never)]
-unsafe fn free_slow(class: Class, object: NonNull<u8>) {
+unsafe fn free_slow(object: NonNull<u8>, at: BinAt) {
+    let class = at.class();
+    mcache::no_bins_stay_empty(at);
     // SAFETY: pushing and moving lists are a few loads and stores; `f` is called once, and the object is as promised.
     match unsafe { with_cache(|cache| cache.push_or_rotate(class, object)) } {
         Some(None) => {}
         Some(Some(excess)) => {
             check_unlocked();
             // SAFETY: the objects were the cache's, and are ours now.
-            unsafe { excess.give(class) };
+            unsafe { mcentral::give_chain(class, excess) };
         }
         None => {
             check_unlocked();

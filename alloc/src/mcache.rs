@@ -2,10 +2,13 @@
 //!
 //! ```text
 //!   Mcache    bins[class]   head ─▶ ○ ─▶ ○ ─▶ ○          alloc pops, free pushes: a few plain loads and stores
-//!             more[class]   spare ─▶ ○ ─▶ ○ ─▶ ○ ─▶ ○    a full list kept aside
+//!                           avail, room                  how many pops and pushes until somebody counts
+//!             more[class]   spare ─▶ ○ ─▶ ○ ─▶ ○ ─▶ ○    a list kept aside
 //!
-//!   head empty on alloc:  spare becomes head; no spare → refill from the mcentral
-//!   head full on free:    head becomes spare; the spare there was goes to the mcentral in one batch
+//!   avail used up on alloc:  settle; the head list has some → go on; the spare has → it becomes the head
+//!                            else refill from the mcentral
+//!   room used up on free:    settle; there is room → go on
+//!                            else the head becomes the spare, and the spare there was goes to the mcentral
 //! ```
 //!
 //! The lists hold free objects of the class *from any span*: Rust frees explicitly, often on another thread than it
@@ -15,16 +18,24 @@
 //!
 //! # Counting
 //!
-//! `allocs` and `frees` only ever go up; nothing else is written on the fast path. The length of the head list is
-//! `frees - allocs - base`, where `base` changes only when objects come or go otherwise (refill, spare). What is stored is
-//! `limit = base + half`, since the one question on the fast path is whether `frees - allocs` has reached it.
+//! Nothing counts the objects on a list as they come and go. `avail` starts at the length of the head list and is counted
+//! down by pops alone: as long as it lasts the list cannot be empty, whatever was pushed in between, so that a pop need not
+//! look. `room` starts at what the list may still take, and is counted down by pushes alone. When one of the two is used
+//! up, the slow path *settles*: what both have lost since the last time says how long the list is now, and they start
+//! anew. So one instruction on each side counts all there is to count, and the figures are exact at any time:
+//!
+//! ```text
+//!   allocs = more.allocs + (len - avail)     frees = more.frees + (granted - room)     length = len - (len - avail) + (granted - room)
+//! ```
+//!
+//! A short list settles often. A list that is found short is therefore topped up from the mcentral.
 //!
 //! # Limits
 //!
-//! `half`, the length at which a list counts as full, starts at an eighth of a batch, doubles with each refill up to a
-//! batch and then goes up by a batch at a time, to 1,024 objects or 128 KiB, while all lists of the cache together may not
-//! be able to hold more than [`MAX_BYTES`]. Four overflows without a refill in between (a thread that only frees) bring it
-//! down again.
+//! `half` is the length at which a list that is looked at counts as full, and what `room` starts at, so that a list has
+//! less than twice as many objects. It starts at an eighth of a batch, doubles with each refill up to a batch and then goes
+//! up by a batch at a time, to 512 objects or 64 KiB, while all lists of the cache together may not be able to hold more
+//! than [`MAX_BYTES`]. Four overflows without a refill in between (a thread that only frees) bring it down again.
 //!
 //! # Who may touch what
 //!
@@ -33,20 +44,22 @@
 
 use crate::{
     chain::{Chain, Free},
+    countdown::Countdowns,
     fixalloc::Fixalloc,
     guarded::Guarded,
     large::LargeCache,
     latch::P,
     mcentral, mheap,
     pagecache::PageCache,
-    sizeclass::{CLASSES, Class, PAGE},
+    sizeclass::{BIN, BinAt, CLASSES, Class, MAX_BATCH, PAGE},
 };
 use core::{
     cell::Cell,
     fmt,
+    mem::offset_of,
     ptr::{self, NonNull},
     sync::atomic::{
-        AtomicI64, AtomicPtr, AtomicU32, AtomicU64,
+        AtomicPtr, AtomicU32, AtomicU64,
         Ordering::{Acquire, Relaxed, Release},
     },
 };
@@ -54,30 +67,54 @@ use core::{
 /// What the full lists of one cache may hold together; beyond that no list is allowed to grow.
 pub const MAX_BYTES: usize = 4 << 20;
 
-/// What the fast path touches of a class: half a cache line.
+/// What the fast path touches of a class: a quarter of a cache line.
+#[derive(Debug)]
 #[repr(C)]
-struct Bin {
+pub(crate) struct Bin {
+    /// [`AVAIL`] and [`ROOM`]. First, since that is what the address of a bin is computed for.
+    left: Countdowns,
     head: Cell<*mut Free>,
-    allocs: AtomicU64,
-    frees: AtomicU64,
-    /// `frees - allocs` at which the head list is full.
-    limit: AtomicI64,
 }
+
+/// Pops until the next settlement; never more than there are objects on the list.
+const AVAIL: usize = 0;
+/// Pushes until the next settlement.
+const ROOM: usize = 1;
+
+/// The bins of a cache.
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub(crate) struct Bins([Bin; CLASSES]);
+
+// SAFETY: `head` is touched by the owner of the cache alone, after a successful countdown (of `NO_BINS`, by
+// nobody); the rest is atomic.
+unsafe impl Sync for Bins {}
+
+/// The bins of no cache: nothing can be had from them, and nothing put there.
+pub(crate) static NO_BINS: Bins = Bins::new();
 
 /// The rest of a class.
 struct More {
     spare: Cell<*mut Free>,
     spare_len: AtomicU32,
+    /// The length of the head list at the last settlement, and what `avail` was set to.
+    len: AtomicU32,
+    /// What `room` was set to.
+    granted: AtomicU32,
     /// The length at which a list is full.
     half: AtomicU32,
+    /// Objects allocated and freed up to the last settlement.
+    allocs: AtomicU64,
+    frees: AtomicU64,
     /// Overflows since the last refill.
     overflows: Cell<u32>,
 }
 
 /// The lists of free objects that a P carries. Never freed.
-#[repr(C, align(64))]
+#[repr(C)]
 pub struct Mcache {
-    bins: [Bin; CLASSES],
+    /// First, so that a pointer to them is one to the cache.
+    bins: Bins,
     more: [More; CLASSES],
     /// Freed large objects.
     pub(crate) large: LargeCache,
@@ -115,7 +152,7 @@ pub struct CacheCounts {
 /// What an allocation finds in the cache.
 pub(crate) enum Popped {
     Object(NonNull<u8>),
-    /// Nothing: get this many from the mcentral.
+    /// Nothing, or too little: get this many from the mcentral.
     Want(usize),
 }
 
@@ -131,7 +168,12 @@ fn first_half(class: Class) -> u32 {
 /// The largest `half` of a class.
 fn max_half(class: Class) -> u32 {
     let info = class.info();
-    ((128 << 10) / info.size).clamp(info.batch.into(), 1024)
+    ((64 << 10) / info.size).clamp(u32::from(info.batch).max(8), 512)
+}
+
+/// A list that is shorter than this is topped up when its countdown is used up, so that it lasts longer the next time.
+fn short(class: Class) -> u32 {
+    max_half(class).min(128)
 }
 
 /// Makes an empty mcache, for a P to carry. `None`: out of memory.
@@ -162,57 +204,89 @@ pub(crate) fn all() -> impl Iterator<Item = *const Mcache> {
     })
 }
 
-/// Adds one to a counter that only its owner writes.
-#[inline(always)]
-fn bump(counter: &AtomicU64) {
-    counter.store(counter.load(Relaxed).wrapping_add(1), Relaxed);
+/// Adds to a counter that only its owner writes.
+fn add(counter: &AtomicU64, n: u64) {
+    counter.store(counter.load(Relaxed).wrapping_add(n), Relaxed);
 }
 
 impl Bin {
-    /// `frees - allocs`.
-    #[inline(always)]
-    fn balance(&self) -> i64 {
-        self.frees.load(Relaxed).wrapping_sub(self.allocs.load(Relaxed)) as i64
+    const fn new() -> Self {
+        Self {
+            left: Countdowns::empty(),
+            head: Cell::new(ptr::null_mut()),
+        }
+    }
+}
+
+impl Bins {
+    const fn new() -> Self {
+        Self([const { Bin::new() }; CLASSES])
     }
 
     #[inline(always)]
-    fn pop(&self) -> Option<NonNull<u8>> {
-        let object = NonNull::new(self.head.get())?;
+    fn at(&self, at: BinAt) -> &Bin {
+        const { assert!(size_of::<Bin>() == BIN && offset_of!(Bin, left) == 0) };
+        // SAFETY: the offset is the number of a class times the size of a bin.
+        unsafe { &*ptr::from_ref(self).byte_add(at.offset()).cast() }
+    }
+
+    /// Takes an object off the list, if that is known to have one.
+    ///
+    /// # Safety
+    ///
+    /// The caller owns the cache, or these are `NO_BINS`.
+    #[inline(always)]
+    pub(crate) unsafe fn pop(&self, at: BinAt) -> Option<NonNull<u8>> {
+        // SAFETY: a bin begins with its countdowns.
+        if !unsafe { Countdowns::down::<AVAIL, _>(self, at.offset()) } {
+            return None;
+        }
+        let head = &self.at(at).head;
+        // SAFETY: no more objects are popped than the list had at the last settlement, so it is not empty.
+        let object = unsafe { NonNull::new_unchecked(head.get()) };
         // SAFETY: what is on the list is a free object that holds a link.
-        self.head.set(unsafe { object.read() }.next);
-        bump(&self.allocs);
+        head.set(unsafe { object.read() }.next);
         Some(object.cast())
     }
 
+    /// Puts an object on the list. `false`, and the object is not there, if the list is not known to have room.
+    ///
+    /// # Safety
+    ///
+    /// The caller owns the cache, or these are `NO_BINS`; and the object, which is of this class.
     #[inline(always)]
-    fn push(&self, object: NonNull<u8>) {
+    pub(crate) unsafe fn push(&self, object: NonNull<u8>, at: BinAt) -> bool {
+        // SAFETY: as in `pop`.
+        if !unsafe { Countdowns::down::<ROOM, _>(self, at.offset()) } {
+            return false;
+        }
+        let head = &self.at(at).head;
         let object = object.cast::<Free>();
         // SAFETY: the object is free and holds at least a word.
-        unsafe { object.write(Free { next: self.head.get() }) };
-        self.head.set(object.as_ptr());
-        bump(&self.frees);
+        unsafe { object.write(Free { next: head.get() }) };
+        head.set(object.as_ptr());
+        true
     }
+}
 
-    /// Notes that `n` objects came to the head list other than by `push`, or with a negative `n`, left it.
-    fn supplied(&self, n: i64) {
-        self.limit.store(self.limit.load(Relaxed).wrapping_sub(n), Relaxed);
-    }
+/// Keeps the countdowns of `NO_BINS`, which everybody counts down in vain, from ever coming round to a positive number.
+pub(crate) fn no_bins_stay_empty(at: BinAt) {
+    NO_BINS.at(at).left.stay_empty();
 }
 
 impl Mcache {
     fn new(older: *mut Mcache) -> Self {
         let half = |index| Class::new(index).map_or(0, first_half);
-        Self {
-            bins: core::array::from_fn(|index| Bin {
-                head: Cell::new(ptr::null_mut()),
-                allocs: AtomicU64::new(0),
-                frees: AtomicU64::new(0),
-                limit: AtomicI64::new(half(index).into()),
-            }),
+        let this = Self {
+            bins: Bins::new(),
             more: core::array::from_fn(|index| More {
                 spare: Cell::new(ptr::null_mut()),
                 spare_len: AtomicU32::new(0),
+                len: AtomicU32::new(0),
+                granted: AtomicU32::new(0),
                 half: AtomicU32::new(half(index)),
+                allocs: AtomicU64::new(0),
+                frees: AtomicU64::new(0),
                 overflows: Cell::new(0),
             }),
             large: LargeCache::new(),
@@ -221,102 +295,127 @@ impl Mcache {
             flushes: AtomicU64::new(0),
             carrier: AtomicPtr::new(ptr::null_mut()),
             seen: AtomicU64::new(0),
-            promised: Cell::new(Class::all().map(|c| 2 * first_half(c) as usize * c.size()).sum()),
+            promised: Cell::new(Class::all().map(|c| 4 * first_half(c) as usize * c.size()).sum()),
             older,
-        }
+        };
+        Class::all().for_each(|class| this.grant(class, 0));
+        this
     }
 
-    #[inline(always)]
     fn bin(&self, class: Class) -> &Bin {
-        // SAFETY: the number of a class is below `CLASSES`.
-        unsafe { self.bins.get_unchecked(class.index()) }
+        self.bins.at(BinAt::of(class))
     }
 
     fn more(&self, class: Class) -> &More {
         &self.more[class.index()]
     }
 
-    /// Takes an object off the head list.
-    ///
-    /// # Safety
-    ///
-    /// The caller owns the cache.
-    #[inline(always)]
-    pub(crate) unsafe fn pop(&self, class: Class) -> Option<NonNull<u8>> {
-        self.bin(class).pop()
-    }
-
-    /// Puts an object on the head list. `false`, and the object is not there, if the list is full.
-    ///
-    /// # Safety
-    ///
-    /// The caller owns the cache, and the object, which is of this class.
-    #[inline(always)]
-    pub(crate) unsafe fn push(&self, class: Class, object: NonNull<u8>) -> bool {
-        let bin = self.bin(class);
-        if bin.balance() >= bin.limit.load(Relaxed) {
-            return false;
-        }
-        bin.push(object);
-        true
-    }
-
-    /// Takes an object off either list, or says how many to get from the mcentral.
-    ///
-    /// # Safety
-    ///
-    /// The caller owns the cache.
-    pub(crate) unsafe fn pop_or_plan(&self, class: Class) -> Popped {
+    /// What was popped and pushed since the last settlement.
+    fn unsettled(&self, class: Class) -> (u32, u32) {
         let (bin, more) = (self.bin(class), self.more(class));
-        if bin.head.get().is_null() && !more.spare.get().is_null() {
-            bin.head.set(more.spare.replace(ptr::null_mut()));
-            bin.supplied(more.spare_len.load(Relaxed).into());
-            more.spare_len.store(0, Relaxed);
-        }
-        if let Some(object) = bin.pop() {
+        let pops = more.len.load(Relaxed).saturating_sub(bin.left.left::<AVAIL>());
+        let pushes = more.granted.load(Relaxed).saturating_sub(bin.left.left::<ROOM>());
+        (pops, pushes)
+    }
+
+    /// Counts what was popped and pushed, and gives the length of the head list. `grant` follows.
+    fn settle(&self, class: Class) -> u32 {
+        let more = self.more(class);
+        let (pops, pushes) = self.unsettled(class);
+        add(&more.allocs, pops.into());
+        add(&more.frees, pushes.into());
+        more.len.load(Relaxed) - pops + pushes
+    }
+
+    /// Starts the countdowns of a head list of this length.
+    fn grant(&self, class: Class, len: u32) {
+        let (bin, more) = (self.bin(class), self.more(class));
+        let half = more.half.load(Relaxed);
+        more.len.store(len, Relaxed);
+        bin.left.set::<AVAIL>(len);
+        more.granted.store(half, Relaxed);
+        bin.left.set::<ROOM>(half);
+    }
+
+    /// Takes an object off either list, or says how many to get from the mcentral. `top_up` says whether that may be
+    /// while there are some left.
+    ///
+    /// # Safety
+    ///
+    /// The caller owns the cache.
+    pub(crate) unsafe fn pop_or_plan(&self, class: Class, top_up: bool) -> Popped {
+        let (bin, more) = (self.bin(class), self.more(class));
+        // SAFETY: as the caller promised.
+        if let Some(object) = unsafe { self.bins.pop(BinAt::of(class)) } {
             return Popped::Object(object);
         }
-        more.overflows.set(0);
-        let half = more.half.load(Relaxed);
-        let batch = u32::from(class.info().batch);
-        let larger = if half < batch {
-            (2 * half).min(batch)
-        } else {
-            half + batch
-        };
-        self.set_half(class, larger.min(max_half(class)));
-        Popped::Want(more.half.load(Relaxed).min(batch) as usize)
+        let mut len = self.settle(class);
+        if len < more.spare_len.load(Relaxed) {
+            // The longer one to the front.
+            bin.head.set(more.spare.replace(bin.head.get()));
+            let spare_len = more.spare_len.load(Relaxed);
+            more.spare_len.store(len, Relaxed);
+            len = spare_len;
+        }
+        if len == 0 || top_up && len < short(class) {
+            more.overflows.set(0);
+            let (half, batch) = (more.half.load(Relaxed), u32::from(class.info().batch));
+            let larger = if half < batch {
+                (2 * half).min(batch)
+            } else {
+                half + batch
+            };
+            self.set_half(class, larger.min(max_half(class)));
+            self.grant(class, len);
+            return Popped::Want(more.half.load(Relaxed).min(MAX_BATCH as u32) as usize);
+        }
+        self.grant(class, len);
+        // SAFETY: as the caller promised.
+        match unsafe { self.bins.pop(BinAt::of(class)) } {
+            Some(object) => Popped::Object(object),
+            None => Popped::Want(1),
+        }
     }
 
     /// Makes lists of this class count as full at another length, if the whole cache may hold as much.
     fn set_half(&self, class: Class, half: u32) {
-        let (bin, more) = (self.bin(class), self.more(class));
+        let more = self.more(class);
         let before = more.half.load(Relaxed);
-        let bytes = |half| 2 * half as usize * class.size();
+        let bytes = |half| 4 * half as usize * class.size();
         let promised = self.promised.get() - bytes(before) + bytes(half);
         if half > before && promised > MAX_BYTES {
             return;
         }
         self.promised.set(promised);
         more.half.store(half, Relaxed);
-        bin.supplied(i64::from(before) - i64::from(half));
     }
 
-    /// Puts objects from the mcentral on the head list; one more went straight to the program.
+    /// Takes objects from the mcentral; one more went straight to the program.
     ///
     /// # Safety
     ///
     /// The caller owns the cache, and the objects, which are of this class.
-    pub(crate) unsafe fn install(&self, class: Class, chain: &Chain) {
-        let bin = self.bin(class);
+    pub(crate) unsafe fn install(&self, class: Class, chain: Chain) {
+        let (bin, more) = (self.bin(class), self.more(class));
+        add(&self.refills, 1);
+        let mut len = self.settle(class);
+        add(&more.allocs, 1);
         if chain.len > 0 {
-            // SAFETY: the tail is a free object, linked outside the section, so its memory has been touched.
-            unsafe { (*chain.tail).next = bin.head.get() };
+            if len > 0 {
+                // A few objects: they wait behind the new ones.
+                let few = Chain {
+                    head: bin.head.get(),
+                    len,
+                };
+                // SAFETY: the list is the cache's, and has `len` objects.
+                unsafe { (*few.last()).next = more.spare.get() };
+                more.spare.set(few.head);
+                more.spare_len.store(more.spare_len.load(Relaxed) + len, Relaxed);
+            }
             bin.head.set(chain.head);
+            len = chain.len;
         }
-        bin.supplied(i64::from(chain.len) + 1);
-        bump(&bin.allocs);
-        bump(&self.refills);
+        self.grant(class, len);
     }
 
     /// Puts an object on the head list. If that is full it becomes the spare, and the spare there was is the caller's to
@@ -326,32 +425,50 @@ impl Mcache {
     ///
     /// The caller owns the cache, and the object, which is of this class.
     pub(crate) unsafe fn push_or_rotate(&self, class: Class, object: NonNull<u8>) -> Option<Chain> {
-        // SAFETY: as the caller promised.
-        if unsafe { self.push(class, object) } {
-            return None;
-        }
         let (bin, more) = (self.bin(class), self.more(class));
-        let excess = Chain {
-            head: more.spare.replace(bin.head.replace(ptr::null_mut())),
-            tail: ptr::null_mut(),
-            len: more.spare_len.load(Relaxed),
-        };
-        let len = bin.balance() - (bin.limit.load(Relaxed) - i64::from(more.half.load(Relaxed)));
-        more.spare_len.store(len as u32, Relaxed);
-        bin.supplied(-len);
-        bin.push(object);
-        if excess.head.is_null() {
+        // SAFETY: as the caller promised.
+        if unsafe { self.bins.push(object, BinAt::of(class)) } {
             return None;
         }
-        bump(&self.flushes);
-        more.overflows.set(more.overflows.get() + 1);
-        if more.overflows.get() == 4 {
-            more.overflows.set(0);
-            let batch = u32::from(class.info().batch);
-            let half = more.half.load(Relaxed);
-            self.set_half(class, half.saturating_sub(batch).max(batch.min(half)));
+        let mut len = self.settle(class);
+        let mut excess = None;
+        if len >= more.half.load(Relaxed) {
+            excess = Chain::new(
+                more.spare.replace(bin.head.replace(ptr::null_mut())),
+                more.spare_len.load(Relaxed),
+            );
+            more.spare_len.store(len, Relaxed);
+            len = 0;
         }
-        Some(excess)
+        if excess.is_some() {
+            add(&self.flushes, 1);
+            more.overflows.set(more.overflows.get() + 1);
+            if more.overflows.get() == 4 {
+                more.overflows.set(0);
+                let batch = u32::from(class.info().batch);
+                let half = more.half.load(Relaxed);
+                self.set_half(class, half.saturating_sub(batch).max(batch.min(half)));
+            }
+        }
+        self.grant(class, len);
+        // SAFETY: as the caller promised.
+        let pushed = unsafe { self.bins.push(object, BinAt::of(class)) };
+        debug_assert!(pushed, "a list that was found to have room has none");
+        excess
+    }
+
+    /// Takes both lists of a class.
+    fn take(&self, class: Class) -> [Option<Chain>; 2] {
+        let (bin, more) = (self.bin(class), self.more(class));
+        let len = self.settle(class);
+        let head = Chain::new(bin.head.replace(ptr::null_mut()), len);
+        self.grant(class, 0);
+        let spare = Chain::new(more.spare.replace(ptr::null_mut()), more.spare_len.load(Relaxed));
+        more.spare_len.store(0, Relaxed);
+        if head.is_some() || spare.is_some() {
+            add(&self.flushes, 1);
+        }
+        [head, spare]
     }
 
     /// Gives everything to the mcentral. Takes its locks.
@@ -363,21 +480,9 @@ impl Mcache {
         // SAFETY: caches are never freed.
         let this = unsafe { &*cache };
         for class in Class::all() {
-            let (bin, more) = (this.bin(class), this.more(class));
-            let spare = Chain::of(more.spare.replace(ptr::null_mut()));
-            more.spare_len.store(0, Relaxed);
-            let head = Chain::of(bin.head.replace(ptr::null_mut()));
-            // The head list is empty now: its length `balance - (limit - half)` is 0.
-            bin.limit
-                .store(bin.balance() + i64::from(more.half.load(Relaxed)), Relaxed);
-            if head.head.is_null() && spare.head.is_null() {
-                continue;
-            }
-            bump(&this.flushes);
-            // SAFETY: the objects were the cache's, and are on its lists no more.
-            unsafe {
-                spare.give(class);
-                head.give(class);
+            for chain in this.take(class).into_iter().flatten() {
+                // SAFETY: the objects were the cache's, and are on its lists no more.
+                unsafe { chain.give(class) };
             }
         }
         let (block, pages) = this.pages.take_all();
@@ -435,22 +540,26 @@ impl Mcache {
 
     /// All objects that were ever allocated from and freed to this cache.
     pub(crate) fn totals(&self) -> (u64, u64) {
-        self.bins.iter().fold((0, 0), |(allocs, frees), bin| {
-            (allocs + bin.allocs.load(Relaxed), frees + bin.frees.load(Relaxed))
-        })
+        Class::all()
+            .map(|class| self.totals_of(class))
+            .fold((0, 0), |(a, f), (allocs, frees)| (a + allocs, f + frees))
     }
 
     /// Objects allocated and freed of one class.
     pub(crate) fn totals_of(&self, class: Class) -> (u64, u64) {
-        let bin = self.bin(class);
-        (bin.allocs.load(Relaxed), bin.frees.load(Relaxed))
+        let more = self.more(class);
+        let (pops, pushes) = self.unsettled(class);
+        (
+            more.allocs.load(Relaxed) + u64::from(pops),
+            more.frees.load(Relaxed) + u64::from(pushes),
+        )
     }
 
     /// How many objects of a class are on the lists, by the counters.
     pub(crate) fn len(&self, class: Class) -> u32 {
-        let (bin, more) = (self.bin(class), self.more(class));
-        let head = bin.balance() - (bin.limit.load(Relaxed) - i64::from(more.half.load(Relaxed)));
-        head.max(0) as u32 + more.spare_len.load(Relaxed)
+        let more = self.more(class);
+        let (pops, pushes) = self.unsettled(class);
+        more.len.load(Relaxed).saturating_sub(pops) + pushes + more.spare_len.load(Relaxed)
     }
 
     /// The free objects of a class, in the order of the lists.
@@ -518,21 +627,24 @@ mod tests {
     fn alloc(cache: &Mcache, class: Class) -> NonNull<u8> {
         // SAFETY: the cache is the test's own, and so are the objects.
         unsafe {
-            let want = match cache.pop_or_plan(class) {
+            let want = match cache.pop_or_plan(class, true) {
                 Popped::Object(object) => return object,
                 Popped::Want(want) => want,
             };
-            let mut batch = Batch::new();
-            mcentral::take(class, want, &mut batch);
-            let (first, rest) = batch.objects().split_first().unwrap();
-            cache.install(class, &Chain::link(rest));
-            *first
+            let chain = mcentral::take_chain(class).unwrap_or_else(|| {
+                let mut batch = Batch::new();
+                mcentral::take(class, want, &mut batch);
+                Chain::link(batch.objects())
+            });
+            let (first, rest) = chain.split_first().unwrap();
+            cache.install(class, rest);
+            first
         }
     }
 
     #[test]
-    fn a_bin_is_half_a_cache_line() {
-        assert_eq!(size_of::<Bin>(), 32);
+    fn a_bin_is_a_quarter_of_a_cache_line() {
+        assert_eq!(size_of::<Bin>(), 16);
         assert!(size_of::<Mcache>() <= 6144);
     }
 
@@ -554,7 +666,7 @@ mod tests {
                 // SAFETY: the object is out, and given back once.
                 if let Some(excess) = unsafe { cache.push_or_rotate(class, object) } {
                     // SAFETY: as above.
-                    unsafe { excess.give(class) };
+                    unsafe { mcentral::give_chain(class, excess) };
                 }
                 frees += 1;
             }
@@ -569,7 +681,7 @@ mod tests {
         }
         let counts = cache.counts();
         assert!(counts.refills > 0 && counts.flushes > 0, "{counts:?}");
-        assert!(counts.cached_bytes <= 2 * max_half(class) as usize * class.size());
+        assert!(counts.cached_bytes <= 4 * max_half(class) as usize * class.size());
         for object in out {
             // SAFETY: the object is out, and given back once.
             if let Some(excess) = unsafe { cache.push_or_rotate(class, object) } {
@@ -582,6 +694,7 @@ mod tests {
             Mcache::flush(raw);
             assert!(Mcache::is_valid(raw));
         }
+        mcentral::trim(class, true);
         assert_eq!(cache.counts().cached_bytes, 0);
         assert_eq!(mcentral::counts(class).spans, 0);
     }
@@ -599,8 +712,8 @@ mod tests {
                 panic!("a new span has more than one object");
             };
             // Between the look into the empty list and the refill a signal handler freed an object.
-            assert!(cache.push(class, *freed));
-            cache.install(class, &Chain::link(rest));
+            assert!(cache.push_or_rotate(class, *freed).is_none());
+            cache.install(class, Chain::link(rest));
             assert_eq!(cache.len(class) as usize, 1 + rest.len());
             assert!(Mcache::is_valid(raw));
             mcentral::give(class, &[*first]);
@@ -618,13 +731,13 @@ mod tests {
             for _ in 0..100 {
                 // Pretends that the list ran empty again and again.
                 // SAFETY: the cache is the test's own; nothing is on its lists.
-                let Popped::Want(want) = (unsafe { cache.pop_or_plan(class) }) else {
+                let Popped::Want(want) = (unsafe { cache.pop_or_plan(class, true) }) else {
                     panic!("an object out of nothing");
                 };
-                assert!(want >= 1 && want <= class.info().batch.into());
+                assert!((1..=MAX_BATCH).contains(&want));
             }
         }
-        let full = |class: Class| 2 * cache.more(class).half.load(Relaxed) as usize * class.size();
+        let full = |class: Class| 4 * cache.more(class).half.load(Relaxed) as usize * class.size();
         let sum: usize = Class::all().map(full).sum();
         assert_eq!(sum, cache.promised.get());
         assert!(sum <= MAX_BYTES && sum > MAX_BYTES / 2, "{sum}");

@@ -19,6 +19,7 @@
 
 use crate::{
     arena,
+    chain::Chain,
     guarded::{Guarded, Rank},
     mheap,
     mspan::Span,
@@ -33,8 +34,20 @@ use core::{
 /// Lists of spans: one for each power of two up to the most objects in a span.
 const LISTS: usize = MAX_OBJECTS.ilog2() as usize + 1;
 
+/// How many chains a class may keep.
+const CHAINS: usize = 64;
+/// How many bytes the chains of a class may hold together.
+const CHAIN_BYTES: usize = 8 << 20;
+
 /// The centre of one class.
 struct Central {
+    /// Chains from mcaches, as they came: the youngest leaves first.
+    chains: [Chain; CHAINS],
+    chains_len: usize,
+    /// Objects in the chains.
+    chained: usize,
+    /// The fewest chains that there were since the last trim.
+    chains_low: usize,
     lists: [*mut Span; LISTS],
     /// Bit i is set if `lists[i]` is not empty.
     nonempty: u32,
@@ -62,6 +75,13 @@ static CENTRALS: [Padded; CLASSES] = [const {
     Padded(Guarded::new(
         Rank::Mcentral,
         Central {
+            chains: [Chain {
+                head: ptr::null_mut(),
+                len: 0,
+            }; CHAINS],
+            chains_len: 0,
+            chained: 0,
+            chains_low: 0,
             lists: [ptr::null_mut(); LISTS],
             nonempty: 0,
             counts: Counts {
@@ -172,6 +192,82 @@ impl Central {
         let list = self.lists.get(self.nonempty.trailing_zeros() as usize)?;
         // SAFETY: the lists hold spans, whose records are never unmapped.
         unsafe { list.as_ref() }
+    }
+}
+
+/// Takes the chain that came last, if there is one: none of its objects is touched.
+pub(crate) fn take_chain(class: Class) -> Option<Chain> {
+    central(class).with(|central| {
+        let last = central.chains_len.checked_sub(1)?;
+        let chain = central.chains[last];
+        central.chains_len = last;
+        central.chains_low = central.chains_low.min(last);
+        central.chained -= chain.len as usize;
+        Some(chain)
+    })
+}
+
+/// Takes a chain back: as it is if there is room, else object by object into their spans.
+///
+/// # Safety
+///
+/// The objects are the caller's, and of this class; the caller is in no section.
+pub(crate) unsafe fn give_chain(class: Class, chain: Chain) {
+    let short = u32::from(class.info().batch);
+    // SAFETY: the chain is the caller's.
+    let last = (0 < chain.len && chain.len < short).then(|| unsafe { chain.last() });
+    let kept = central(class).with(|central| {
+        let objects = central.chained + chain.len as usize;
+        let keep = central.chains_len < CHAINS && objects * class.size() <= CHAIN_BYTES;
+        if keep {
+            central.chained = objects;
+            match (last, central.chains[..central.chains_len].last_mut()) {
+                // Two short ones make one: a refill should bring more than a few.
+                (Some(last), Some(top)) if top.len < short => {
+                    // SAFETY: the object is the chain's last, and free.
+                    unsafe { (*last).next = top.head };
+                    *top = Chain {
+                        head: chain.head,
+                        len: top.len + chain.len,
+                    };
+                }
+                _ => {
+                    central.chains[central.chains_len] = chain;
+                    central.chains_len += 1;
+                }
+            }
+        }
+        keep
+    });
+    if !kept {
+        // SAFETY: as the caller promised.
+        unsafe { chain.give(class) };
+    }
+}
+
+/// Gives the objects of chains to their spans: of those that nobody wanted since the last call, or with `all`, of all.
+/// Says whether there were any.
+pub(crate) fn trim(class: Class, all: bool) -> bool {
+    let mut any = false;
+    loop {
+        let chain = central(class).with(|central| {
+            let surplus = if all { central.chains_len } else { central.chains_low };
+            if surplus == 0 {
+                central.chains_low = central.chains_len;
+                return None;
+            }
+            // The oldest: the youngest is the warmest.
+            let chain = central.chains[0];
+            central.chains.copy_within(1..central.chains_len, 0);
+            central.chains_len -= 1;
+            central.chains_low = central.chains_low.saturating_sub(1);
+            central.chained -= chain.len as usize;
+            Some(chain)
+        });
+        let Some(chain) = chain else { return any };
+        any = true;
+        // SAFETY: the objects were the centre's, and are ours now.
+        unsafe { chain.give(class) };
     }
 }
 
@@ -341,7 +437,10 @@ pub(crate) fn is_out(class: Class, object: NonNull<u8>) -> bool {
 
 /// What the centre of this class counted.
 pub(crate) fn counts(class: Class) -> Counts {
-    central(class).with(|central| central.counts)
+    central(class).with(|central| Counts {
+        objects: central.counts.objects + central.chained,
+        ..central.counts
+    })
 }
 
 /// The lock of this class, for fork.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   frees ─▶ free pages that are still backed  ── 16 MiB ──▶ thread `baton-scav`, a look every 250 ms
-//!                                                              │ 1. caches that nobody used since the last look: flush
+//!                                                              │ 1. caches and chains that nobody used since: flush
 //!            one second's peak + a tenth = what may stay ◀─────│ 2. hooks: whatever the layers above keep (stacks)
 //!            whole huge pages first, highest address first ◀───│ 3. pages beyond the goal: madvise, in paces
 //!                                                              └ 4. two seconds without work: the thread ends
@@ -40,9 +40,10 @@ use crate::{
     latch::P,
     lease,
     mcache::{self, Mcache},
+    mcentral,
     mheap::{self, Goal},
     requests::Requests,
-    sizeclass::PAGE,
+    sizeclass::{Class, PAGE},
     sys::{
         clock, env, mem,
         thread::{self, Task},
@@ -405,6 +406,9 @@ fn trim(which: Trim) -> bool {
             if (unused || which == Trim::All) && !this.is_empty() {
                 any |= flush(cache.cast_mut(), this);
             }
+        }
+        for class in Class::all() {
+            any |= mcentral::trim(class, which == Trim::All);
         }
         any
     })

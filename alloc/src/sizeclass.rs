@@ -18,7 +18,7 @@
 //! Go's span class is a size class and a bit that says whether the garbage collector must look into the span. Rust has
 //! no collector, so nobody ever looks: here a span class *is* a size class.
 
-use core::alloc::Layout;
+use core::{alloc::Layout, hint::cold_path};
 
 /// A page of the heap: what spans are made of.
 pub const PAGE: usize = 8 << 10;
@@ -51,10 +51,8 @@ pub(crate) struct Info {
 }
 
 static INFO: [Info; CLASSES] = infos();
-/// Class by size up to 1 KiB, in steps of 8 bytes.
-static CLASS_BY_8: [u8; 129] = classes::<129>(0, 8);
-/// Class by size from 1 KiB to 32 KiB, in steps of 128 bytes.
-static CLASS_BY_128: [u8; 249] = classes::<249>(1024, 128);
+/// Bin by size, in steps of 8 bytes. Most of it is never looked at, and so in no cache.
+static BIN_BY_8: [BinAt; MAX_SMALL / 8 + 1] = bins();
 
 const fn sizes() -> [u32; CLASSES] {
     let mut sizes = [0; CLASSES];
@@ -117,26 +115,67 @@ const fn infos() -> [Info; CLASSES] {
     infos
 }
 
-/// The class of each size `from + i * step`.
-const fn classes<const N: usize>(from: u32, step: u32) -> [u8; N] {
+/// The bin of each size `8 * i`.
+const fn bins() -> [BinAt; MAX_SMALL / 8 + 1] {
     let sizes = sizes();
-    let mut table = [0; N];
+    let mut bins = [BinAt(0); MAX_SMALL / 8 + 1];
     let mut class = 1;
     let mut i = 0;
-    while i < N {
-        while sizes[class] < from + i as u32 * step {
+    while i < bins.len() {
+        while (sizes[class] as usize) < 8 * i {
             class += 1;
         }
-        table[i] = class as u8;
+        bins[i] = BinAt::of(Class(class as u8));
         i += 1;
     }
-    table
+    bins
+}
+
+/// Where the fast path finds what a class has: [`BIN`] bytes times the number of the class.
+///
+/// The table leads from a size to this number, and not to that of the class, which would have to be multiplied first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BinAt(u16);
+
+/// Bytes in a bin of an mcache.
+pub(crate) const BIN: usize = 16;
+
+impl BinAt {
+    /// The bin of a small layout that is aligned to 8 bytes at most, as most are; `None`: see [`Class::of`].
+    #[inline(always)]
+    pub(crate) const fn of_usual(size: usize, align: usize) -> Option<Self> {
+        if align > 8 {
+            cold_path(); // two branches that are never taken are fewer instructions than one that looks at both
+            return None;
+        }
+        if size > MAX_SMALL {
+            cold_path();
+            return None;
+        }
+        // SAFETY: at most an eighth of MAX_SMALL.
+        Some(unsafe { *BIN_BY_8.as_ptr().add(size.div_ceil(8)) })
+    }
+
+    /// The bin of a class.
+    #[inline(always)]
+    pub(crate) const fn of(class: Class) -> Self {
+        Self(class.0 as u16 * BIN as u16)
+    }
+
+    /// The class whose bin this is.
+    pub(crate) const fn class(self) -> Class {
+        Class((self.0 / BIN as u16) as u8)
+    }
+
+    /// How many bytes after the first bin.
+    #[inline(always)]
+    pub(crate) const fn offset(self) -> usize {
+        self.0 as usize
+    }
 }
 
 impl Class {
     /// The class that serves `layout`, or `None` if it takes a large span. Folds to a constant if `layout` is one.
-    ///
-    /// Of a layout of no bytes at all the alignment is not looked at; there is nothing that could be misaligned.
     #[inline(always)]
     pub(crate) const fn of(layout: Layout) -> Option<Self> {
         match Self::of_usual(layout) {
@@ -145,29 +184,24 @@ impl Class {
         }
     }
 
-    /// The class of a layout of at most 1 KiB without an alignment of note; `None`: see [`of_unusual`](Self::of_unusual).
+    /// The class of a small layout without an alignment of note; `None`: see [`of`](Self::of).
     #[inline(always)]
     pub(crate) const fn of_usual(layout: Layout) -> Option<Self> {
-        if layout.size() <= 1024 && layout.align() <= 8 {
-            Some(Self(CLASS_BY_8[layout.size().div_ceil(8)]))
-        } else {
-            None
+        match BinAt::of_usual(layout.size(), layout.align()) {
+            Some(bin) => Some(bin.class()),
+            None => None,
         }
     }
 
-    /// The class of any layout.
-    pub(crate) const fn of_unusual(layout: Layout) -> Option<Self> {
+    /// The class of a layout with an alignment of note.
+    const fn of_unusual(layout: Layout) -> Option<Self> {
         let mask = layout.align() - 1;
         // A layout's size does not overflow when rounded up to its alignment.
         let size = (layout.size() + mask) & !mask;
-        if layout.align() > PAGE {
+        if layout.align() > PAGE || size > MAX_SMALL {
             None
-        } else if size <= 1024 {
-            Some(Self(CLASS_BY_8[size.div_ceil(8)]))
-        } else if size <= MAX_SMALL {
-            Some(Self(CLASS_BY_128[(size - 1024).div_ceil(128)]))
         } else {
-            None
+            Some(BIN_BY_8[size.div_ceil(8)].class())
         }
     }
 

@@ -7,11 +7,11 @@
 #[cfg(not(baton_loom))]
 pub(crate) use core::{
     hint::spin_loop,
-    sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, Ordering, compiler_fence, fence},
+    sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicUsize, Ordering, compiler_fence, fence},
 };
 
 #[cfg(baton_loom)]
-pub(crate) use loom::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, Ordering, fence};
+pub(crate) use loom::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering, fence};
 
 /// loom checks every interleaving as it is written, so there is no compiler to hold back.
 #[cfg(baton_loom)]

@@ -251,16 +251,16 @@ impl M {
     /// Makes `p`, which the caller has taken off the idle list, this M's.
     pub(crate) fn bind(&self, p: &'static P) {
         lease::give_back(self.latch());
-        // SAFETY: this thread's M, outside sections, and without its lease it is bound to nothing.
-        let bound = unsafe { self.latch().bind(&p.latch) };
-        assert!(bound, "a P on the idle list is nobody's");
         self.found_asleep.store(false, Relaxed);
         let cache = self.cache.load(Relaxed);
         if !cache.is_null() {
             // The control experiment: the cache belongs to M and comes along with it.
-            // SAFETY: inside a section, which owns P; only this M's P uses the cache.
-            unsafe { self.with_p(|p, _| p.latch.replace_cache(cache)) };
+            // SAFETY: nobody runs P, and only this M's P uses the cache.
+            unsafe { p.latch.replace_cache(cache) };
         }
+        // SAFETY: this thread's M, outside sections, and without its lease it is bound to nothing.
+        let bound = unsafe { self.latch().bind(&p.latch) };
+        assert!(bound, "a P on the idle list is nobody's");
     }
 
     /// Gives this M's P up, if it has one still.

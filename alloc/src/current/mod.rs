@@ -2,12 +2,13 @@
 //!
 //! `thread_local!` will not do. A goroutine may go on on another thread after a parking call, and no Rust compiler knows
 //! that: it may compute the address of a thread-local once and keep it in a register over the switch. (jemalloc met just
-//! this as heap corruption under fibers: jemalloc#2890.) So the word is a `.tbss` symbol of our own, and each access is
+//! this as heap corruption under fibers: jemalloc#2890.) So the word is a thread-local symbol of our own, and each access is
 //! an `asm!` block that is not `pure`: one load of the offset through the GOT (the linker turns it into a constant in an
 //! executable), one access through the thread pointer, in executables and shared libraries alike, never merged with
 //! another, never moved over a call.
 //!
-//! The word is null until the thread's first allocation, and again once its lease is given back.
+//! The word leads to an M that finds nothing (`latch::NOBODY`) until the thread's first allocation, and again once its lease
+//! is given back: so who allocates need not look whether there is one.
 
 #[cfg(target_arch = "aarch64")]
 mod aarch64;
@@ -18,7 +19,7 @@ mod x86_64;
 #[cfg(target_arch = "x86_64")]
 use x86_64 as arch;
 
-use crate::latch::M;
+use crate::latch::{M, NOBODY};
 
 /// This thread's M, or `None` if it has none yet.
 ///
@@ -26,12 +27,18 @@ use crate::latch::M;
 #[inline(always)]
 #[must_use]
 pub fn m() -> Option<&'static M> {
-    // SAFETY: the word is null or what `set` put there, and that is a `&'static M`.
-    unsafe { arch::get().cast::<M>().as_ref() }
+    Some(m_or_nobody()).filter(|&m| !core::ptr::eq(m, &NOBODY))
+}
+
+/// This thread's M, or [`NOBODY`].
+#[inline(always)]
+pub(crate) fn m_or_nobody() -> &'static M {
+    // SAFETY: the word is `NOBODY` from the start, or what `set` put there, and that is a `&'static M`.
+    unsafe { &*arch::get().cast::<M>() }
 }
 
 /// Makes `m` this thread's M.
 pub(crate) fn set(m: Option<&'static M>) {
-    // SAFETY: the only readers are `m` above and the fault handler, which expect null or a `&'static M`.
-    unsafe { arch::set(m.map_or(core::ptr::null(), core::ptr::from_ref).cast()) }
+    // SAFETY: the only readers are those above, which expect a `&'static M`.
+    unsafe { arch::set(core::ptr::from_ref(m.unwrap_or(&NOBODY)).cast()) }
 }

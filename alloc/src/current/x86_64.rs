@@ -3,15 +3,16 @@
 use core::arch::{asm, global_asm};
 
 global_asm!(
-    ".pushsection .tbss.baton_current_m,\"awT\",@nobits",
+    ".pushsection .tdata.baton_current_m,\"awT\",@progbits",
     ".globl baton_current_m",
     ".hidden baton_current_m",
     ".type baton_current_m,@object",
     ".size baton_current_m,8",
     ".balign 8",
     "baton_current_m:",
-    ".zero 8",
+    ".quad {nobody}",
     ".popsection",
+    nobody = sym crate::latch::NOBODY,
 );
 
 /// Reads the word.
@@ -35,7 +36,7 @@ pub(super) fn get() -> *const () {
 ///
 /// # Safety
 ///
-/// `word` is null or points to an M that lives for ever.
+/// `word` points to an M that lives for ever.
 pub(super) unsafe fn set(word: *const ()) {
     // SAFETY: writes this thread's own word; the value is as the caller promised.
     unsafe {

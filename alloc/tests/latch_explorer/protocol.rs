@@ -2,13 +2,13 @@
 
 use crate::{
     machine::{BUFFER, State, Step, THREADS, Thread, Word},
-    words::{FENCE_MODE, MS, NONE, NULL, PS, Pc, TAKEN, a_p, an_m, fenced, inside, lock, mp, pm},
+    words::{FENCE_MODE, FENCED, INSIDE, MS, NONE, NULL, PS, Pc, TAKEN, a_p, an_m, lock, mp, pm, state},
 };
 
 /// What a faulty protocol does otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// `inside` is a word of the P: an M reads `M.p`, sets that P's `inside`, and reads `M.p` again.
+    /// `state` is a word of the P: an M reads `M.p`, sets that P's `INSIDE`, and reads `M.p` again.
     InsidePerP,
     /// Takers do not take `P.lock`.
     NoTakerLock,
@@ -16,8 +16,10 @@ pub(crate) enum Fault {
     NoBarrier,
     /// An M that finds no P binds another without a look at its home.
     NoLookHome,
-    /// A taker whose membarrier was refused does not look at `M.fenced`.
+    /// A taker whose membarrier was refused does not look at `FENCED`.
     NoFencedCheck,
+    /// A section of the allocator on an M that is `FENCED` finds the bins of the P, although it does not fence.
+    NotInVain,
     /// `unlock` is a Relaxed store.
     RelaxedUnlock,
 }
@@ -56,15 +58,15 @@ impl Protocol {
             stores: [0; 4],
         };
         let taker = |n| thread(if n < self.takers { Pc::TryLock } else { Pc::Done });
-        let mut state = State {
+        let mut start = State {
             memory: 0,
             threads: [thread(Pc::Top), thread(Pc::Top), taker(0), taker(1)],
         };
-        state.write(mp(0), a_p(0));
-        state.write(pm(0), an_m(0));
-        state.threads[0].other = a_p(0);
-        state.write(FENCE_MODE, u8::from(self.fence_mode));
-        state
+        start.write(mp(0), a_p(0));
+        start.write(pm(0), an_m(0));
+        start.threads[0].other = a_p(0);
+        start.write(FENCE_MODE, u8::from(self.fence_mode));
+        start
     }
 
     fn is(&self, fault: Fault) -> bool {
@@ -84,10 +86,10 @@ impl Protocol {
     fn is_release(&self, store: u8) -> bool {
         let (word, value) = (usize::from(store >> 2), store & 3);
         let among = |words: [Word; 2]| words.contains(&word);
-        let leave = among([inside(0), inside(1)]) && value == 0;
+        let leave = among([state(0), state(1)]) && value & INSIDE == 0;
         let bind_or_undo = among([mp(0), mp(1)]) && value != NULL;
         let unlock = among([lock(0), lock(1)]) && !self.is(Fault::RelaxedUnlock);
-        leave || bind_or_undo || unlock || among([fenced(0), fenced(1)]) || word == FENCE_MODE
+        leave || bind_or_undo || unlock || word == FENCE_MODE
     }
 
     /// All that can happen next.
@@ -120,7 +122,9 @@ impl Protocol {
         let at = s.at(m);
         let index = |p: u8| usize::from(p) - 1;
         // Which word this M announces its sections in.
-        let announced = |p: u8| inside(if self.is(Fault::InsidePerP) { index(p) } else { m });
+        let announced = |p: u8| state(if self.is(Fault::InsidePerP) { index(p) } else { m });
+        // What `leave` leaves of `state`.
+        let outside = s.load(m, state(m)) & FENCED;
         // After `enter` gave None and the section was left.
         let no_p = if self.is(Fault::NoLookHome) {
             Pc::BindLock
@@ -131,7 +135,6 @@ impl Protocol {
         let no_p = if home == NULL { Pc::BindLock } else { no_p };
         // Where the mode cannot change, there is nothing to read.
         let fixed = !self.fence_mode && !self.may_refuse;
-        let announces = if fixed { Pc::LoadP } else { Pc::ReadMode };
         match pc {
             Pc::Top => {
                 push("stops", at.goto(Pc::Done));
@@ -143,20 +146,28 @@ impl Protocol {
                         NULL => push("finds no P", at.goto(no_p)),
                         p => push("p = M.p", at.p(p).goto(Pc::SetInside)),
                     }
+                } else if outside == 0 {
+                    // enter_bins, and enter where the mode is fixed: self.state.store(INSIDE, Relaxed)
+                    push("enter: INSIDE", at.store(state(m), INSIDE).goto(Pc::LoadP));
+                    if !fixed {
+                        push("enter: reads the mode", at.goto(Pc::ReadMode));
+                    }
                 } else {
-                    // enter: self.inside.store(1, Relaxed)
-                    push("enter: inside = 1", at.store(inside(m), 1).goto(announces));
+                    // enter_bins: bins[FENCED] has nothing
+                    let vain = if self.is(Fault::NotInVain) { Pc::LoadP } else { Pc::Vain };
+                    push("enter in vain: INSIDE", at.store(state(m), INSIDE).goto(vain));
+                    push("enter: fence mode", at.store(state(m), INSIDE | FENCED).goto(Pc::Fence));
                 }
             }
-            Pc::SetInside => push("P.inside = 1", at.store(announced(p), 1).goto(announces)),
-            // enter: if fence_mode() { self.enter_fence() }
+            // leave_bins: self.state.store(state, Release)
+            Pc::Vain => push("leave in vain: FENCED", at.store(state(m), FENCED).goto(Pc::Top)),
+            Pc::SetInside => push("P.inside = 1", at.store(announced(p), 1).goto(Pc::LoadP)),
+            // enter: if self.state != 0 || fence_mode() { self.enter_fenced() } else { self.state.store(INSIDE, Relaxed) }
             Pc::ReadMode => match s.load(m, FENCE_MODE) {
-                0 => push("enter: membarrier mode", at.goto(Pc::LoadP)),
-                // enter_fence: if self.fenced.load(Relaxed) == 0 { self.fenced.store(1, Release) }
-                _ if s.load(m, fenced(m)) == 0 => push("enter: fenced = 1", at.store(fenced(m), 1).goto(Pc::Fence)),
-                _ => push("enter: fence mode", at.goto(Pc::Fence)),
+                0 => push("enter: membarrier mode", at.store(state(m), INSIDE).goto(Pc::LoadP)),
+                _ => push("enter: fence mode", at.store(state(m), INSIDE | FENCED).goto(Pc::Fence)),
             },
-            // enter_fence: fence(SeqCst)
+            // enter_fenced: fence(SeqCst)
             Pc::Fence if s.flushed(m) => push("enter: fence", at.goto(Pc::LoadP)),
             Pc::Fence => {}
             // enter: let p = self.p.load(Acquire)
@@ -165,7 +176,7 @@ impl Protocol {
                 NULL if self.is(Fault::InsidePerP) => {
                     push("P is gone: P.inside = 0", at.store(announced(p), 0).p(NULL).goto(no_p));
                 }
-                NULL => push("enter: None; leave", at.store(inside(m), 0).goto(no_p)),
+                NULL => push("enter: None; leave", at.store(state(m), outside).goto(no_p)),
                 now if self.is(Fault::InsidePerP) && now != p => {
                     push(
                         "another P: P.inside = 0",
@@ -174,8 +185,11 @@ impl Protocol {
                 }
                 p => push("enter: has P", at.p(p).goto(Pc::Leave)),
             },
-            // Until this step the M uses P. leave: self.inside.store(0, Release)
-            Pc::Leave => push("leave: inside = 0", at.store(announced(p), 0).p(NULL).goto(Pc::Top)),
+            // Until this step the M uses P. leave: self.state.store(self.state & FENCED, Release)
+            Pc::Leave if self.is(Fault::InsidePerP) => {
+                push("P.inside = 0", at.store(announced(p), 0).p(NULL).goto(Pc::Top));
+            }
+            Pc::Leave => push("leave", at.store(state(m), outside).p(NULL).goto(Pc::Top)),
 
             // look_home(true): home.lock.lock(). look_home(false) gives Busy, and the M comes again later.
             Pc::HomeLock if s.read(lock(index(home))) == 1 => push("look_home: Busy", at.goto(Pc::Top)),
@@ -268,19 +282,20 @@ impl Protocol {
                     }
                 }
             }
-            // confirm: if !barrier.reached_all && self.m.fenced.load(Acquire) == 0 { return None }, which is the undo
+            // confirm: if !barrier.reached_all && state & FENCED == 0 { return None }, which is the undo. (In the file this
+            // and the next look are one load. Two are no less: FENCED stays.)
             Pc::Confirm => {
-                if s.load(t, fenced(m)) == 0 && !self.is(Fault::NoFencedCheck) {
+                if s.load(t, state(m)) & FENCED == 0 && !self.is(Fault::NoFencedCheck) {
                     push("confirm: not fenced; undo", again(unlock(at.store(mp(m), a_p(p)), p)));
                 } else {
                     push("confirm: fenced", at.goto(Pc::Poll));
                 }
             }
-            // confirm: if self.m.inside.load(Acquire) == 0 { return Some(Taken) }
+            // confirm: if state & INSIDE == 0 { return Some(Taken) }
             Pc::Poll => {
-                let word = inside(if self.is(Fault::InsidePerP) { p } else { m });
-                if s.load(t, word) == 0 {
-                    push("confirm: inside == 0", at.goto(Pc::Owned));
+                let word = state(if self.is(Fault::InsidePerP) { p } else { m });
+                if s.load(t, word) & INSIDE == 0 {
+                    push("confirm: outside", at.goto(Pc::Owned));
                 } else {
                     // Drop of Suspect: m.p = P; unlock. (Polling once more is a step to this very state.)
                     push("confirm: inside; undo", again(unlock(at.store(mp(m), a_p(p)), p)));

@@ -8,8 +8,8 @@ pub(crate) const PS: usize = 2;
 /// What the threads are called.
 pub(crate) const NAMES: [&str; THREADS] = ["M0", "M1", "taker 0", "taker 1"];
 
-/// `inside` of M number `m` (of P number `m`, where a faulty protocol keeps it there).
-pub(crate) fn inside(m: usize) -> Word {
+/// `state` of M number `m` (of P number `m`, where a faulty protocol keeps it there).
+pub(crate) fn state(m: usize) -> Word {
     1 + m
 }
 /// `M.p`.
@@ -24,12 +24,13 @@ pub(crate) fn pm(p: usize) -> Word {
 pub(crate) fn lock(p: usize) -> Word {
     7 + p
 }
-/// `M.fenced`.
-pub(crate) fn fenced(m: usize) -> Word {
-    9 + m
-}
 /// Whether owners fence.
-pub(crate) const FENCE_MODE: Word = 11;
+pub(crate) const FENCE_MODE: Word = 9;
+
+/// `M.state`: in a section.
+pub(crate) const INSIDE: u8 = 1;
+/// `M.state`: its sections fence.
+pub(crate) const FENCED: u8 = 2;
 
 /// `M.p` and registers: no P.
 pub(crate) const NULL: u8 = 0;
@@ -56,6 +57,7 @@ pub(crate) enum Pc {
     SetInside,
     ReadMode,
     Fence,
+    Vain,
     LoadP,
     Leave,
     HomeLock,
