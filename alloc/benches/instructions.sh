@@ -47,16 +47,20 @@ if [ "${1:-}" = --check ]; then
 fi
 
 declare -A table
-for column in release fat; do
-    build $column
+for column in release fat hardened; do
+    case $column in
+    hardened) build release --features hardened ;;
+    *) build $column ;;
+    esac
     loop=$(pair "$program" empty)
     for what in const 8 64 256 1024 4096 8192 32768; do
         table[$column,$what]=$(($(pair "$program" $what) - loop))
     done
     rm "$program"
 done
-echo "| layout | release | fat |"
-echo "|---|---|---|"
+echo "| layout | release | fat | release, hardened |"
+echo "|---|---|---|---|"
 for what in const 8 64 256 1024 4096 8192 32768; do
-    printf '| %s | %s | %s |\n' "$what" "$(tenths "${table[release,$what]}")" "$(tenths "${table[fat,$what]}")"
+    printf '| %s | %s | %s | %s |\n' "$what" "$(tenths "${table[release,$what]}")" "$(tenths "${table[fat,$what]}")" \
+        "$(tenths "${table[hardened,$what]}")"
 done

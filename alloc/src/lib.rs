@@ -55,6 +55,7 @@
 //! | `pagealloc`, `summary`, `pagebits`, `arena` | runs of pages, found by a tree over bitmaps; from an address to its span |
 //! | [`scavenge`], `requests` | physical pages go back to the kernel: the background thread, how it is asked for, the memory limit |
 //! | `fixalloc` | metadata: type-stable records outside the arenas |
+//! | `hardened` | what the feature of that name checks |
 //! | `guarded`, `fork` | data behind a lock, the order of locks, and what fork does about them |
 //! | `stats`, `snapshot` | what the heap holds; a picture of a cache |
 //! | `sys` | the operating system |
@@ -79,6 +80,8 @@ mod fork;
 mod global;
 #[cfg(not(baton_loom))]
 mod guarded;
+#[cfg(not(baton_loom))]
+mod hardened;
 #[cfg(not(baton_loom))]
 mod large;
 pub mod latch;

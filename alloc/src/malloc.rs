@@ -25,7 +25,7 @@
 
 use crate::{
     chain::Chain,
-    current, large,
+    current, hardened, large,
     latch::{Home, M, P},
     lease,
     mcache::{self, Mcache, Popped},
@@ -249,6 +249,7 @@ fn alloc_at(at: BinAt) -> *mut u8 {
     if let Some(object) = unsafe { bins.pop(at) } {
         // SAFETY: entered above; the bins had something, so `state` was 0.
         unsafe { m.leave_bins(0) };
+        hardened::handed_out(at, object);
         return object.as_ptr();
     }
     // SAFETY: entered above.
@@ -261,6 +262,7 @@ fn alloc_at(at: BinAt) -> *mut u8 {
 /// The object is the caller's, and of this class.
 #[inline(always)]
 unsafe fn free_at(object: NonNull<u8>, at: BinAt) {
+    hardened::taken_back(at, object);
     let m = current::m_or_nobody();
     // SAFETY: this thread's M; pushing is a few loads and stores, and `leave_bins` follows.
     let (bins, state) = unsafe { m.enter_bins() };
@@ -322,6 +324,9 @@ fn alloc_slow(at: BinAt) -> *mut u8 {
             mcentral::alloc_direct(class)
         }
     };
+    if let Some(object) = object {
+        hardened::handed_out(at, object);
+    }
     object.map_or(ptr::null_mut(), NonNull::as_ptr)
 }
 

@@ -21,7 +21,7 @@ use crate::{
     arena,
     chain::Chain,
     guarded::{Guarded, Rank},
-    mheap,
+    hardened, mheap,
     mspan::Span,
     sizeclass::{CLASSES, Class, MAX_BATCH, MAX_OBJECTS},
     sys::die::die,
@@ -125,6 +125,11 @@ impl Batch {
 
     pub(crate) fn clear(&mut self) {
         self.len = 0;
+    }
+
+    fn objects_mut(&mut self) -> &mut [NonNull<u8>] {
+        // SAFETY: `push` initialised the first `len`.
+        unsafe { self.objects[..self.len].assume_init_mut() }
     }
 
     pub(crate) fn objects(&self) -> &[NonNull<u8>] {
@@ -307,10 +312,11 @@ pub(crate) fn take(class: Class, want: usize, batch: &mut Batch) {
             central.relink(span, before, now);
         }
     });
+    hardened::prepare(class, batch.objects_mut());
 }
 
 /// The span of a small object and the object's number in it. Dies with a message if there is no such object.
-fn locate(class: Class, object: NonNull<u8>) -> (&'static Span, usize) {
+pub(crate) fn locate(class: Class, object: NonNull<u8>) -> (&'static Span, usize) {
     let found = arena::span_of(object)
         // SAFETY: records of spans are never unmapped.
         .map(|span| unsafe { span.as_ref() })

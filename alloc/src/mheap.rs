@@ -19,6 +19,7 @@ use crate::{
     current,
     fixalloc::Fixalloc,
     guarded::{Guarded, Rank},
+    hardened,
     large::Spans,
     malloc,
     mspan::Span,
@@ -175,9 +176,18 @@ fn within_limit<R>(f: impl FnOnce(&mut Mheap) -> R) -> R {
     result
 }
 
+/// Guards what is behind the objects of a span, if the heap is hardened, or makes it plain memory again.
+fn guard(span: &Span, on: bool) {
+    if hardened::ON {
+        let objects = span.pages() - hardened::GUARD_PAGES;
+        // SAFETY: the span is that long, and has no objects there.
+        unsafe { mem::guard(span.base().add(objects * PAGE), hardened::GUARD_PAGES * PAGE, on) };
+    }
+}
+
 /// A span for objects of `class`. `None`: out of memory.
 pub(crate) fn alloc_span(class: Class) -> Option<&'static Span> {
-    let pages = class.info().pages.into();
+    let pages = usize::from(class.info().pages) + hardened::GUARD_PAGES;
     let record = SPANS.alloc()?;
     let Some(base) = alloc_pages(pages) else {
         // SAFETY: made above, and nobody knows it.
@@ -190,6 +200,7 @@ pub(crate) fn alloc_span(class: Class) -> Option<&'static Span> {
         record.as_ref()
     };
     map_span(span, pages, record.as_ptr());
+    guard(span, true);
     Some(span)
 }
 
@@ -266,6 +277,7 @@ fn map_span(span: &Span, pages: usize, record: *mut Span) {
 ///
 /// The caller has taken it off its mcentral's list, and nobody has an object of it.
 pub(crate) unsafe fn free_span(span: &'static Span) {
+    guard(span, false);
     map_span(span, span.pages(), ptr::null_mut());
     MHEAP.with(|heap| heap.free_span(span, false));
     scavenge::nudge();

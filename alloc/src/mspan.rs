@@ -16,7 +16,10 @@
 //! | large, cached | `None` | the owner of the cache that it is in (`large`), and nobody has the object |
 //! | free | – | a record in the fixalloc |
 
-use crate::sizeclass::{Class, MAX_OBJECTS};
+use crate::{
+    hardened::{self, Live},
+    sizeclass::{Class, MAX_OBJECTS},
+};
 use core::{
     cell::UnsafeCell,
     ptr::{self, NonNull},
@@ -29,6 +32,8 @@ pub(crate) struct Span {
     class: Option<Class>,
     /// How many pages it has. Changes only for a large object that grows or shrinks in place, and by [`CACHED`].
     pages: AtomicUsize,
+    /// Which objects are with the program, if the heap is hardened.
+    pub(crate) live: Live,
     objects: UnsafeCell<Objects>,
 }
 
@@ -57,6 +62,7 @@ impl Span {
             base,
             class,
             pages: AtomicUsize::new(pages),
+            live: Live::none(),
             objects: UnsafeCell::new(Objects {
                 prev: ptr::null_mut(),
                 next: ptr::null_mut(),
@@ -139,9 +145,13 @@ impl Span {
 }
 
 impl Objects {
-    /// Takes objects in the order of their addresses until there are none left or `put` says that it is full.
+    /// Takes objects in the order of their addresses (of a hardened heap, from a random word on) until there are none left
+    /// or `put` says that it is full.
     pub(crate) fn take(&mut self, mut put: impl FnMut(usize) -> bool) {
-        for (word, bits) in self.free.iter_mut().enumerate() {
+        let words = self.free.len();
+        let first = if hardened::ON { hardened::random(words) } else { 0 };
+        for word in (first..words).chain(0..first) {
+            let bits = &mut self.free[word];
             while *bits != 0 {
                 if !put(word * 64 + bits.trailing_zeros() as usize) {
                     return;

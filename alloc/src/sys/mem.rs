@@ -143,6 +143,31 @@ pub(crate) unsafe fn no_huge_pages(base: NonNull<u8>, len: usize) {
     errno::kept(|| unsafe { libc::madvise(base.as_ptr().cast(), len, libc::MADV_NOHUGEPAGE) });
 }
 
+/// Makes pages fault when touched, without a mapping of their own, or makes them plain memory again (which reads as zero).
+/// A kernel before 6.13 knows no such thing; then they stay as they are.
+///
+/// # Safety
+///
+/// The pages are the caller's, who has nothing in them.
+pub(crate) unsafe fn guard(at: NonNull<u8>, len: usize, on: bool) {
+    const MADV_GUARD_INSTALL: libc::c_int = 102;
+    const MADV_GUARD_REMOVE: libc::c_int = 103;
+    let advice = if on { MADV_GUARD_INSTALL } else { MADV_GUARD_REMOVE };
+    // SAFETY: as the caller promised.
+    errno::kept(|| unsafe { libc::madvise(at.as_ptr().cast(), len, advice) });
+}
+
+/// A random number that the kernel gave this process at its start.
+pub(crate) fn seed() -> u64 {
+    // SAFETY: getauxval reads a table.
+    let at = unsafe { libc::getauxval(libc::AT_RANDOM) } as *const u64;
+    if at.is_null() {
+        return 0;
+    }
+    // SAFETY: 16 random bytes, which stay where they are.
+    unsafe { at.read_unaligned() }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
