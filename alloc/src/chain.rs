@@ -1,6 +1,7 @@
 //! Free objects, linked through their first word: what the lists of an mcache are made of, and what travels between an
 //! mcache and an mcentral.
 
+#[cfg(not(baton_loom))]
 use crate::{
     mcentral::{self, Batch},
     sizeclass::Class,
@@ -8,20 +9,30 @@ use crate::{
 use core::ptr::{self, NonNull};
 
 /// A free object: its first word leads to the next.
-pub(crate) struct Free {
-    pub(crate) next: *mut Free,
+#[derive(Debug)]
+pub struct Free {
+    /// The next object of the list, or null.
+    pub next: *mut Free,
 }
 
 /// A list of free objects on its way into a cache or out of it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Chain {
-    pub(crate) head: *mut Free,
+pub struct Chain {
+    /// The first object.
+    pub head: *mut Free,
     /// How many objects there are.
-    pub(crate) len: u32,
+    pub len: u32,
 }
 
 impl Chain {
+    /// No objects.
+    pub(crate) const EMPTY: Self = Self {
+        head: ptr::null_mut(),
+        len: 0,
+    };
+
     /// `len` objects from `head` on; `None` if there are none.
+    #[cfg(not(baton_loom))]
     pub(crate) fn new(head: *mut Free, len: u32) -> Option<Self> {
         (len > 0).then_some(Self { head, len })
     }
@@ -31,7 +42,8 @@ impl Chain {
     /// # Safety
     ///
     /// The objects are the caller's, free, and hold at least a word.
-    pub(crate) unsafe fn link(objects: &[NonNull<u8>]) -> Self {
+    #[must_use]
+    pub unsafe fn link(objects: &[NonNull<u8>]) -> Self {
         let mut next: *mut Free = ptr::null_mut();
         for object in objects.iter().rev() {
             let object = object.cast::<Free>();
@@ -50,7 +62,8 @@ impl Chain {
     /// # Safety
     ///
     /// The objects are the caller's.
-    pub(crate) unsafe fn split_first(self) -> Option<(NonNull<u8>, Self)> {
+    #[must_use]
+    pub unsafe fn split_first(self) -> Option<(NonNull<u8>, Self)> {
         let first = NonNull::new(self.head)?;
         // SAFETY: what is on the chain is a free object that holds a link.
         let head = unsafe { first.read() }.next;
@@ -82,6 +95,7 @@ impl Chain {
     /// # Safety
     ///
     /// They are the caller's, and of this class; the caller is in no section.
+    #[cfg(not(baton_loom))]
     pub(crate) unsafe fn give(self, class: Class) {
         let mut batch = Batch::new();
         let mut next = self.head;

@@ -51,7 +51,7 @@
 //! | `lease` | threads without a processor |
 //! | `large`, `pagecache` | large objects, and a P's cache of freed ones; a P's cache of free pages |
 //! | `sizeclass` | the table of classes, computed at compile time |
-//! | [`mcache`], `countdown`, `chain`, `mcentral`, `mspan`, [`mheap`] | the levels, and the lists that go between the first two |
+//! | [`mcache`], `countdown`, `chain`, `transfer`, `mcentral`, `mspan`, [`mheap`] | the levels, and the lists that go between the first two |
 //! | `pagealloc`, `summary`, `pagebits`, `arena` | runs of pages, found by a tree over bitmaps; from an address to its span |
 //! | [`scavenge`], `requests` | physical pages go back to the kernel: the background thread, how it is asked for, the memory limit |
 //! | `fixalloc` | metadata: type-stable records outside the arenas |
@@ -63,11 +63,14 @@
 #[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
 compile_error!("baton-alloc supports Linux on x86-64 and aarch64 only");
 
-// The model checker knows atomics and threads alone: under its cfg there is the latch and what it stands on.
+// The model checker knows atomics and threads alone: under its cfg there is the latch, the transfer list, and what they stand on.
 #[cfg(not(baton_loom))]
 mod arena;
 #[cfg(not(baton_loom))]
+#[expect(unreachable_pub, reason = "the model checker reaches it")]
 mod chain;
+#[cfg(baton_loom)]
+pub mod chain;
 #[cfg(not(baton_loom))]
 mod countdown;
 #[cfg(not(baton_loom))]
@@ -120,6 +123,11 @@ mod stats;
 mod summary;
 mod sync;
 mod sys;
+#[cfg(not(baton_loom))]
+#[expect(unreachable_pub, reason = "the model checker reaches it")]
+mod transfer;
+#[cfg(baton_loom)]
+pub mod transfer;
 #[cfg(not(baton_loom))]
 mod untyped;
 

@@ -25,6 +25,7 @@ use crate::{
     mspan::Span,
     sizeclass::{CLASSES, Class, MAX_BATCH, MAX_OBJECTS},
     sys::die::die,
+    transfer::{Incoming, Transfer},
 };
 use core::{
     mem::MaybeUninit,
@@ -34,20 +35,9 @@ use core::{
 /// Lists of spans: one for each power of two up to the most objects in a span.
 const LISTS: usize = MAX_OBJECTS.ilog2() as usize + 1;
 
-/// How many chains a class may keep.
-const CHAINS: usize = 64;
-/// How many bytes the chains of a class may hold together.
-const CHAIN_BYTES: usize = 8 << 20;
-
 /// The centre of one class.
 struct Central {
-    /// Chains from mcaches, as they came: the youngest leaves first.
-    chains: [Chain; CHAINS],
-    chains_len: usize,
-    /// Objects in the chains.
-    chained: usize,
-    /// The fewest chains that there were since the last trim.
-    chains_low: usize,
+    transfer: Transfer,
     lists: [*mut Span; LISTS],
     /// Bit i is set if `lists[i]` is not empty.
     nonempty: u32,
@@ -75,13 +65,7 @@ static CENTRALS: [Padded; CLASSES] = [const {
     Padded(Guarded::new(
         Rank::Mcentral,
         Central {
-            chains: [Chain {
-                head: ptr::null_mut(),
-                len: 0,
-            }; CHAINS],
-            chains_len: 0,
-            chained: 0,
-            chains_low: 0,
+            transfer: Transfer::new(),
             lists: [ptr::null_mut(); LISTS],
             nonempty: 0,
             counts: Counts {
@@ -202,14 +186,7 @@ impl Central {
 
 /// Takes the chain that came last, if there is one: none of its objects is touched.
 pub(crate) fn take_chain(class: Class) -> Option<Chain> {
-    central(class).with(|central| {
-        let last = central.chains_len.checked_sub(1)?;
-        let chain = central.chains[last];
-        central.chains_len = last;
-        central.chains_low = central.chains_low.min(last);
-        central.chained -= chain.len as usize;
-        Some(chain)
-    })
+    central(class).with(|central| central.transfer.take())
 }
 
 /// Takes a chain back: as it is if there is room, else object by object into their spans.
@@ -220,31 +197,8 @@ pub(crate) fn take_chain(class: Class) -> Option<Chain> {
 pub(crate) unsafe fn give_chain(class: Class, chain: Chain) {
     let short = u32::from(class.info().batch);
     // SAFETY: the chain is the caller's.
-    let last = (0 < chain.len && chain.len < short).then(|| unsafe { chain.last() });
-    let kept = central(class).with(|central| {
-        let objects = central.chained + chain.len as usize;
-        let keep = central.chains_len < CHAINS && objects * class.size() <= CHAIN_BYTES;
-        if keep {
-            central.chained = objects;
-            match (last, central.chains[..central.chains_len].last_mut()) {
-                // Two short ones make one: a refill should bring more than a few.
-                (Some(last), Some(top)) if top.len < short => {
-                    // SAFETY: the object is the chain's last, and free.
-                    unsafe { (*last).next = top.head };
-                    *top = Chain {
-                        head: chain.head,
-                        len: top.len + chain.len,
-                    };
-                }
-                _ => {
-                    central.chains[central.chains_len] = chain;
-                    central.chains_len += 1;
-                }
-            }
-        }
-        keep
-    });
-    if !kept {
+    let incoming = unsafe { Incoming::new(chain, short) };
+    if !central(class).with(|central| central.transfer.give(incoming, class.size(), short)) {
         // SAFETY: as the caller promised.
         unsafe { chain.give(class) };
     }
@@ -254,26 +208,12 @@ pub(crate) unsafe fn give_chain(class: Class, chain: Chain) {
 /// Says whether there were any.
 pub(crate) fn trim(class: Class, all: bool) -> bool {
     let mut any = false;
-    loop {
-        let chain = central(class).with(|central| {
-            let surplus = if all { central.chains_len } else { central.chains_low };
-            if surplus == 0 {
-                central.chains_low = central.chains_len;
-                return None;
-            }
-            // The oldest: the youngest is the warmest.
-            let chain = central.chains[0];
-            central.chains.copy_within(1..central.chains_len, 0);
-            central.chains_len -= 1;
-            central.chains_low = central.chains_low.saturating_sub(1);
-            central.chained -= chain.len as usize;
-            Some(chain)
-        });
-        let Some(chain) = chain else { return any };
+    while let Some(chain) = central(class).with(|central| central.transfer.trim(all)) {
         any = true;
         // SAFETY: the objects were the centre's, and are ours now.
         unsafe { chain.give(class) };
     }
+    any
 }
 
 /// Takes up to `want` objects into an empty batch, at least one unless the system is out of memory.
@@ -444,7 +384,7 @@ pub(crate) fn is_out(class: Class, object: NonNull<u8>) -> bool {
 /// What the centre of this class counted.
 pub(crate) fn counts(class: Class) -> Counts {
     central(class).with(|central| Counts {
-        objects: central.counts.objects + central.chained,
+        objects: central.counts.objects + central.transfer.objects(),
         ..central.counts
     })
 }

@@ -1,0 +1,127 @@
+//! The transfer list of a class: whole chains on their way from one mcache to another, untouched.
+//!
+//! ```text
+//!   a full list ──▶ give ──▶ │ chain │ chain │ chain │ ──▶ take ──▶ an empty list        youngest first
+//!                              └ trim: what nobody has wanted since the last look goes to the spans, oldest first
+//! ```
+//!
+//! A thread that only frees and one that only allocates exchange their objects here at one lock for a whole list, and none
+//! of the objects is touched or looked up on the way. What lies here belongs to the mcentral, is counted as its own, and is
+//! bounded: by [`CHAINS`] and by [`BYTES`]. It is plain data behind the lock of the class.
+
+use crate::chain::Chain;
+
+/// How many chains a class may keep.
+#[cfg(not(baton_loom))]
+const CHAINS: usize = 64;
+#[cfg(baton_loom)]
+const CHAINS: usize = 2;
+/// How many bytes the chains of a class may hold together.
+const BYTES: usize = 8 << 20;
+
+/// The transfer list of a class.
+#[derive(Debug)]
+pub struct Transfer {
+    chains: [Chain; CHAINS],
+    len: usize,
+    /// Objects in the chains.
+    objects: usize,
+    /// The fewest chains that there were since the last trim.
+    low: usize,
+}
+
+impl Transfer {
+    /// An empty one.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            chains: [Chain::EMPTY; CHAINS],
+            len: 0,
+            objects: 0,
+            low: 0,
+        }
+    }
+
+    /// How many objects there are.
+    #[must_use]
+    pub fn objects(&self) -> usize {
+        self.objects
+    }
+
+    /// Takes the chain that came last.
+    pub fn take(&mut self) -> Option<Chain> {
+        let last = self.len.checked_sub(1)?;
+        self.len = last;
+        self.low = self.low.min(last);
+        self.objects -= self.chains[last].len as usize;
+        Some(self.chains[last])
+    }
+
+    /// Takes a chain back, of objects of `size` bytes. `false`: there is no room.
+    ///
+    /// Two chains of less than `short` objects make one, so that a refill brings more than a few. For that the end of the
+    /// chain has to be found, which is done before the lock is taken: see [`Incoming`].
+    pub fn give(&mut self, incoming: Incoming, size: usize, short: u32) -> bool {
+        let Incoming { chain, last } = incoming;
+        let objects = self.objects + chain.len as usize;
+        if objects * size > BYTES {
+            return false;
+        }
+        match (last, self.chains[..self.len].last_mut()) {
+            (Some(last), Some(top)) if top.len < short => {
+                // SAFETY: the object is the chain's last, and free.
+                unsafe { (*last).next = top.head };
+                top.head = chain.head;
+                top.len += chain.len;
+            }
+            _ if self.len == CHAINS => return false,
+            _ => {
+                self.chains[self.len] = chain;
+                self.len += 1;
+            }
+        }
+        self.objects = objects;
+        true
+    }
+
+    /// Takes the oldest chain of those that nobody has wanted since the last time that this gave `None`; with `all`, of all.
+    pub fn trim(&mut self, all: bool) -> Option<Chain> {
+        if self.len == 0 || self.low == 0 && !all {
+            self.low = self.len;
+            return None;
+        }
+        let chain = self.chains[0];
+        self.chains.copy_within(1..self.len, 0);
+        self.len -= 1;
+        self.low = self.low.saturating_sub(1);
+        self.objects -= chain.len as usize;
+        Some(chain)
+    }
+}
+
+impl Default for Transfer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A chain that is to be given, and its last object if it is short.
+#[derive(Debug)]
+pub struct Incoming {
+    chain: Chain,
+    last: Option<*mut crate::chain::Free>,
+}
+
+impl Incoming {
+    /// Looks for the end of a short chain.
+    ///
+    /// # Safety
+    ///
+    /// The objects are the caller's.
+    #[must_use]
+    pub unsafe fn new(chain: Chain, short: u32) -> Self {
+        // SAFETY: as the caller promised.
+        let last = (0 < chain.len && chain.len < short).then(|| unsafe { chain.last() });
+        Self { chain, last }
+    }
+}
