@@ -33,9 +33,10 @@
 //! # Limits
 //!
 //! `half` is the length at which a list that is looked at counts as full, and what `room` starts at, so that a list has
-//! less than twice as many objects. It starts at an eighth of a batch, doubles with each refill up to a batch and then goes
-//! up by a batch at a time, to 512 objects or 64 KiB, while all lists of the cache together may not be able to hold more
-//! than [`MAX_BYTES`]. Four overflows without a refill in between (a thread that only frees) bring it down again.
+//! three times as many objects at most. It starts at an eighth of a batch, doubles with each refill up to a batch and then
+//! goes up by a batch at a time, to 512 objects or 64 KiB, while all lists of the cache together are not meant to hold more
+//! than [`MAX_BYTES`]. Four overflows without a refill in between (a thread that only frees) bring it down again, and
+//! being flushed takes it back to the start.
 //!
 //! # Who may touch what
 //!
@@ -64,8 +65,9 @@ use core::{
     },
 };
 
-/// What the full lists of one cache may hold together; beyond that no list is allowed to grow.
-pub const MAX_BYTES: usize = 4 << 20;
+/// What the full lists of one cache are meant to hold together: beyond that no list is allowed to grow. (A chain that came
+/// from another cache may be longer than the lists here, so it can be up to twice as much.)
+pub const MAX_BYTES: usize = 8 << 20;
 
 /// What the fast path touches of a class: a quarter of a cache line.
 #[derive(Debug)]
@@ -166,14 +168,14 @@ fn first_half(class: Class) -> u32 {
 }
 
 /// The largest `half` of a class.
-fn max_half(class: Class) -> u32 {
+pub(crate) fn max_half(class: Class) -> u32 {
     let info = class.info();
     ((64 << 10) / info.size).clamp(u32::from(info.batch).max(8), 512)
 }
 
 /// A list that is shorter than this is topped up when its countdown is used up, so that it lasts longer the next time.
 fn short(class: Class) -> u32 {
-    max_half(class).min(128)
+    (max_half(class) / 2).min(128)
 }
 
 /// Makes an empty mcache, for a P to carry. `None`: out of memory.
@@ -295,7 +297,7 @@ impl Mcache {
             flushes: AtomicU64::new(0),
             carrier: AtomicPtr::new(ptr::null_mut()),
             seen: AtomicU64::new(0),
-            promised: Cell::new(Class::all().map(|c| 4 * first_half(c) as usize * c.size()).sum()),
+            promised: Cell::new(Class::all().map(|c| 5 * first_half(c) as usize * c.size()).sum()),
             older,
         };
         Class::all().for_each(|class| this.grant(class, 0));
@@ -381,7 +383,7 @@ impl Mcache {
     fn set_half(&self, class: Class, half: u32) {
         let more = self.more(class);
         let before = more.half.load(Relaxed);
-        let bytes = |half| 4 * half as usize * class.size();
+        let bytes = |half| 5 * half as usize * class.size();
         let promised = self.promised.get() - bytes(before) + bytes(half);
         if half > before && promised > MAX_BYTES {
             return;
@@ -401,25 +403,24 @@ impl Mcache {
         let mut len = self.settle(class);
         add(&more.allocs, 1);
         if chain.len > 0 {
-            if len > 0 {
-                // A few objects: they wait behind the new ones.
-                let few = Chain {
-                    head: bin.head.get(),
-                    len,
-                };
-                // SAFETY: the list is the cache's, and has `len` objects.
-                unsafe { (*few.last()).next = more.spare.get() };
-                more.spare.set(few.head);
-                more.spare_len.store(more.spare_len.load(Relaxed) + len, Relaxed);
+            let few = Chain {
+                head: bin.head.get(),
+                len,
+            };
+            // Whichever is shorter goes to the front, since its end has to be found.
+            let (front, rest) = if len < chain.len { (few, chain) } else { (chain, few) };
+            if front.len > 0 {
+                // SAFETY: both lists are the cache's now, and as long as they say.
+                unsafe { (*front.last()).next = rest.head };
             }
-            bin.head.set(chain.head);
-            len = chain.len;
+            bin.head.set(if front.len > 0 { front.head } else { rest.head });
+            len += chain.len;
         }
         self.grant(class, len);
     }
 
     /// Puts an object on the head list. If that is full it becomes the spare, and the spare there was is the caller's to
-    /// give to the mcentral.
+    /// give to the mcentral; a spare of a few objects is not worth the way, and gets what the head has too much.
     ///
     /// # Safety
     ///
@@ -432,13 +433,30 @@ impl Mcache {
         }
         let mut len = self.settle(class);
         let mut excess = None;
-        if len >= more.half.load(Relaxed) {
-            excess = Chain::new(
-                more.spare.replace(bin.head.replace(ptr::null_mut())),
-                more.spare_len.load(Relaxed),
-            );
+        let half = more.half.load(Relaxed);
+        let spare = Chain::new(more.spare.get(), more.spare_len.load(Relaxed));
+        if len >= half && spare.is_some_and(|spare| spare.len >= half / 2) {
+            excess = spare;
+            more.spare.set(bin.head.replace(ptr::null_mut()));
             more.spare_len.store(len, Relaxed);
             len = 0;
+        } else if len >= 2 * half {
+            // What is beyond the first `half` goes aside, behind the few that are there.
+            let stays = Chain {
+                head: bin.head.get(),
+                len: half,
+            };
+            // SAFETY: the list is the cache's, and has more than `half` objects.
+            let last = unsafe { &mut *stays.last() };
+            let rest = core::mem::replace(&mut last.next, ptr::null_mut());
+            let few = spare.map_or(0, |few| {
+                // SAFETY: the list is the cache's, and as long as it says.
+                unsafe { (*few.last()).next = rest };
+                few.len
+            });
+            more.spare.set(spare.map_or(rest, |few| few.head));
+            more.spare_len.store(few + len - half, Relaxed);
+            len = half;
         }
         if excess.is_some() {
             add(&self.flushes, 1);
@@ -480,6 +498,8 @@ impl Mcache {
         // SAFETY: caches are never freed.
         let this = unsafe { &*cache };
         for class in Class::all() {
+            // Whoever uses the cache next starts anew.
+            this.set_half(class, first_half(class));
             for chain in this.take(class).into_iter().flatten() {
                 // SAFETY: the objects were the cache's, and are on its lists no more.
                 unsafe { chain.give(class) };
@@ -681,7 +701,7 @@ mod tests {
         }
         let counts = cache.counts();
         assert!(counts.refills > 0 && counts.flushes > 0, "{counts:?}");
-        assert!(counts.cached_bytes <= 4 * max_half(class) as usize * class.size());
+        assert!(counts.cached_bytes <= 8 * max_half(class) as usize * class.size());
         for object in out {
             // SAFETY: the object is out, and given back once.
             if let Some(excess) = unsafe { cache.push_or_rotate(class, object) } {
@@ -737,7 +757,7 @@ mod tests {
                 assert!((1..=MAX_BATCH).contains(&want));
             }
         }
-        let full = |class: Class| 4 * cache.more(class).half.load(Relaxed) as usize * class.size();
+        let full = |class: Class| 5 * cache.more(class).half.load(Relaxed) as usize * class.size();
         let sum: usize = Class::all().map(full).sum();
         assert_eq!(sum, cache.promised.get());
         assert!(sum <= MAX_BYTES && sum > MAX_BYTES / 2, "{sum}");

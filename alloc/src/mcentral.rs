@@ -21,7 +21,7 @@ use crate::{
     arena,
     chain::Chain,
     guarded::{Guarded, Rank},
-    hardened, mheap,
+    hardened, mcache, mheap,
     mspan::Span,
     sizeclass::{CLASSES, Class, MAX_BATCH, MAX_OBJECTS},
     sys::die::die,
@@ -198,7 +198,8 @@ pub(crate) unsafe fn give_chain(class: Class, chain: Chain) {
     let short = u32::from(class.info().batch);
     // SAFETY: the chain is the caller's.
     let incoming = unsafe { Incoming::new(chain, short) };
-    if !central(class).with(|central| central.transfer.give(incoming, class.size(), short)) {
+    let longest = 3 * mcache::max_half(class);
+    if !central(class).with(|central| central.transfer.give(incoming, class.size(), short, longest)) {
         // SAFETY: as the caller promised.
         unsafe { chain.give(class) };
     }

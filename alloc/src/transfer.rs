@@ -57,14 +57,15 @@ impl Transfer {
         Some(self.chains[last])
     }
 
-    /// Takes a chain back, of objects of `size` bytes. `false`: there is no room.
+    /// Takes a chain back, of objects of `size` bytes. `false`: there is no room, or the chain has more than `longest`
+    /// objects, which is more than a full list has: else a chain might grow from cache to cache.
     ///
     /// Two chains of less than `short` objects make one, so that a refill brings more than a few. For that the end of the
     /// chain has to be found, which is done before the lock is taken: see [`Incoming`].
-    pub fn give(&mut self, incoming: Incoming, size: usize, short: u32) -> bool {
+    pub fn give(&mut self, incoming: Incoming, size: usize, short: u32, longest: u32) -> bool {
         let Incoming { chain, last } = incoming;
         let objects = self.objects + chain.len as usize;
-        if objects * size > BYTES {
+        if objects * size > BYTES || chain.len > longest {
             return false;
         }
         match (last, self.chains[..self.len].last_mut()) {

@@ -101,7 +101,7 @@ impl Class {
         let kept = self.lock.with(|| {
             // SAFETY: under the lock.
             self.transfer
-                .with_mut(|transfer| unsafe { (*transfer).give(incoming, 8, SHORT) })
+                .with_mut(|transfer| unsafe { (*transfer).give(incoming, 8, SHORT, 8) })
         });
         if !kept {
             self.put(chain);
