@@ -34,6 +34,7 @@
 mod clock;
 mod error;
 mod hchan;
+mod port;
 mod promise;
 mod receiver;
 mod select;

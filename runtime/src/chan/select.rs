@@ -24,7 +24,8 @@
 
 use super::{
     error::{ReadyTimeoutError, RecvError, SelectTimeoutError, SendError, TryReadyError, TrySelectError},
-    hchan::{self, SELECT, WATCH},
+    hchan::{SELECT, WATCH},
+    port::Port,
     promise::Promise,
     receiver::{Flavor, Receiver},
     sender::Sender,
@@ -40,147 +41,9 @@ use std::{
     fmt,
     marker::PhantomData,
     mem, ptr,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
     time::{Duration, Instant},
 };
-
-/// One direction of a channel, for those who select.
-///
-/// # Safety of the calls
-///
-/// All but `order`, `lock` and `due` are for who has called `lock` and not yet `unlock`, on this thread.
-trait Port {
-    /// The place in the order of locks; two ports of one channel have the same. 0: there is no lock.
-    fn order(&self) -> usize;
-    fn lock(&self);
-    unsafe fn unlock(&self);
-    /// Whether the operation would not wait, as far as one can see.
-    unsafe fn is_ready(&self) -> bool;
-    /// Decides for the operation; `None` if it was not ready after all.
-    unsafe fn promise(&self) -> Option<Promise>;
-    /// Says to those who watch the other direction that somebody is about to wait in this one. It is not ready, and the
-    /// caller waits nowhere yet.
-    unsafe fn announce(&self);
-    /// Puts the node on the list of those who wait for this operation.
-    unsafe fn enqueue(&self, node: &Node);
-    /// Takes it off if it is still there.
-    unsafe fn dequeue(&self, node: &Node);
-    /// When it becomes ready by itself.
-    fn due(&self) -> u64 {
-        NEVER
-    }
-}
-
-impl<T> Port for Sender<T> {
-    fn order(&self) -> usize {
-        Arc::as_ptr(&self.chan).addr()
-    }
-
-    fn lock(&self) {
-        self.chan.lock();
-    }
-
-    unsafe fn unlock(&self) {
-        // SAFETY: as the caller promised.
-        unsafe { self.chan.unlock() };
-    }
-
-    unsafe fn is_ready(&self) -> bool {
-        // SAFETY: as the caller promised.
-        unsafe { self.chan.locked() }.send_ready()
-    }
-
-    unsafe fn promise(&self) -> Option<Promise> {
-        // SAFETY: as the caller promised.
-        unsafe { self.chan.locked() }.promise_send()
-    }
-
-    unsafe fn announce(&self) {
-        // SAFETY: as the caller promised.
-        hchan::tell_watchers(&mut unsafe { self.chan.locked() }.receivers);
-    }
-
-    unsafe fn enqueue(&self, node: &Node) {
-        // SAFETY: as the caller promised.
-        unsafe { self.chan.locked() }.senders.push(node);
-    }
-
-    unsafe fn dequeue(&self, node: &Node) {
-        // SAFETY: as the caller promised.
-        unsafe { self.chan.locked() }.senders.remove(node);
-    }
-}
-
-impl<T> Port for Receiver<T> {
-    fn order(&self) -> usize {
-        match &self.flavor {
-            Flavor::Chan(chan) => Arc::as_ptr(chan).addr(),
-            Flavor::Clock(_) | Flavor::Never => 0,
-        }
-    }
-
-    fn lock(&self) {
-        if let Flavor::Chan(chan) = &self.flavor {
-            chan.lock();
-        }
-    }
-
-    unsafe fn unlock(&self) {
-        if let Flavor::Chan(chan) = &self.flavor {
-            // SAFETY: as the caller promised.
-            unsafe { chan.unlock() };
-        }
-    }
-
-    unsafe fn is_ready(&self) -> bool {
-        match &self.flavor {
-            // SAFETY: as the caller promised.
-            Flavor::Chan(chan) => unsafe { chan.locked() }.recv_ready(),
-            Flavor::Clock(clock) => clock.is_due(),
-            Flavor::Never => false,
-        }
-    }
-
-    unsafe fn promise(&self) -> Option<Promise> {
-        match &self.flavor {
-            // SAFETY: as the caller promised.
-            Flavor::Chan(chan) => unsafe { chan.locked() }.promise_recv(),
-            Flavor::Clock(clock) => clock.try_take().map(Promise::Moment),
-            Flavor::Never => None,
-        }
-    }
-
-    unsafe fn announce(&self) {
-        if let Flavor::Chan(chan) = &self.flavor {
-            // SAFETY: as the caller promised.
-            hchan::tell_watchers(&mut unsafe { chan.locked() }.senders);
-        }
-    }
-
-    unsafe fn enqueue(&self, node: &Node) {
-        if let Flavor::Chan(chan) = &self.flavor {
-            // SAFETY: as the caller promised.
-            unsafe { chan.locked() }.receivers.push(node);
-        }
-    }
-
-    unsafe fn dequeue(&self, node: &Node) {
-        if let Flavor::Chan(chan) = &self.flavor {
-            // SAFETY: as the caller promised.
-            unsafe { chan.locked() }.receivers.remove(node);
-        }
-    }
-
-    fn due(&self) -> u64 {
-        match &self.flavor {
-            Flavor::Clock(clock) => clock.due(),
-            Flavor::Chan(_) | Flavor::Never => NEVER,
-        }
-    }
-}
 
 /// One operation to wait for.
 pub struct Case<'a> {

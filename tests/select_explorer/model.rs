@@ -1,0 +1,629 @@
+//! The model: channels, parties, their g0s and timers, and every step that can follow a state.
+
+use Dir::{Recv, Send};
+use std::collections::HashSet;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Violation {
+    Gone,
+    WokenTwice,
+    Stuck,
+    Count,
+}
+
+/// What is left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// Who finds a node takes it for his, whoever else may have.
+    Claim,
+    /// A timer does not look which wait it belongs to.
+    Number,
+    /// Who was not woken by a peer leaves its node on the list.
+    Unlink,
+    /// Who selected leaves without taking the locks again.
+    Relock,
+    /// A completion does not look who else can go on now.
+    Settle,
+    /// Locks are taken in the order of the arms.
+    Order,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Dir {
+    Recv,
+    Send,
+}
+
+/// One operation of a party.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Op {
+    /// Channel and direction; one, unless it selects.
+    cases: &'static [(usize, Dir)],
+    select: bool,
+    timed: bool,
+}
+
+pub(crate) const fn one(cases: &'static [(usize, Dir)]) -> Op {
+    Op {
+        cases,
+        select: false,
+        timed: false,
+    }
+}
+
+pub(crate) const fn select(cases: &'static [(usize, Dir)]) -> Op {
+    Op {
+        cases,
+        select: true,
+        timed: false,
+    }
+}
+
+pub(crate) const fn timed(op: Op) -> Op {
+    Op { timed: true, ..op }
+}
+
+pub(crate) struct Model {
+    pub(crate) capacity: usize,
+    pub(crate) scripts: &'static [&'static [Op]],
+    pub(crate) fault: Option<Fault>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Node {
+    party: usize,
+    case: usize,
+    /// The party's wait that it belongs to.
+    wait: u8,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+struct Chan {
+    held: bool,
+    queue: usize,
+    promised_out: usize,
+    promised_in: usize,
+    receivers: Vec<Node>,
+    senders: Vec<Node>,
+    creditors: Vec<Node>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Pc {
+    Begin,
+    /// Takes its locks, and has so many; the second time, after a wait.
+    Locks(usize, bool),
+    Parked,
+    /// Awake again.
+    Back,
+    /// Promised what this case is about.
+    Complete(usize),
+    /// Has claimed this one, and goes on when it has woken it.
+    Wake(Node),
+    Done,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Party {
+    op: usize,
+    pc: Pc,
+    /// Odd while it waits unclaimed.
+    ticket: u8,
+    wait: u8,
+    in_frame: bool,
+    woken: bool,
+    /// The case of whoever claimed it; a timer leaves none.
+    outcome: Option<usize>,
+    /// Waits for a message that was promised.
+    creditor: bool,
+    /// Channels whose locks g0 has yet to give back.
+    commit: Vec<usize>,
+    /// The timer that g0 is to set then.
+    arm: Option<u8>,
+    timers: Vec<u8>,
+    /// A timer has claimed it and is about to wake it.
+    fired: bool,
+    sent: usize,
+    received: usize,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct State {
+    chans: [Chan; 2],
+    parties: Vec<Party>,
+}
+
+type Step = Result<State, Violation>;
+
+impl Model {
+    fn op(&self, state: &State, p: usize) -> Op {
+        self.scripts[p][state.parties[p].op]
+    }
+
+    fn is(&self, fault: Fault) -> bool {
+        self.fault == Some(fault)
+    }
+
+    /// The channels of an operation, each once, in the order of their locks.
+    fn locks(&self, op: Op) -> Vec<usize> {
+        let mut locks: Vec<_> = op.cases.iter().map(|&(c, _)| c).collect();
+        if !self.is(Fault::Order) {
+            locks.sort_unstable();
+        }
+        locks.dedup();
+        locks
+    }
+
+    fn first(&self) -> State {
+        let party = Party {
+            op: 0,
+            pc: Pc::Begin,
+            ticket: 0,
+            wait: 0,
+            in_frame: false,
+            woken: false,
+            outcome: None,
+            creditor: false,
+            commit: Vec::new(),
+            arm: None,
+            timers: Vec::new(),
+            fired: false,
+            sent: 0,
+            received: 0,
+        };
+        State {
+            chans: [Chan::default(), Chan::default()],
+            parties: vec![party; self.scripts.len()],
+        }
+    }
+
+    /// All states that can follow.
+    fn steps(&self, state: &State) -> Vec<Step> {
+        let mut next = Vec::new();
+        for p in 0..state.parties.len() {
+            self.party(state, p, &mut next);
+            self.g0(state, p, &mut next);
+            for n in 0..state.parties[p].timers.len() {
+                let mut s = state.clone();
+                let number = s.parties[p].timers.remove(n);
+                let party = &mut s.parties[p];
+                if party.ticket == number || self.is(Fault::Number) && party.ticket % 2 == 1 {
+                    party.ticket += 1;
+                    party.fired = true;
+                }
+                next.push(Ok(s));
+            }
+            if state.parties[p].fired {
+                let mut s = state.clone();
+                s.parties[p].fired = false;
+                let node = Node {
+                    party: p,
+                    case: 0,
+                    wait: s.parties[p].wait,
+                };
+                next.push(s.wake(node).map(|()| s));
+            }
+        }
+        next
+    }
+
+    /// What g0 does for a party that parked.
+    fn g0(&self, state: &State, p: usize, next: &mut Vec<Step>) {
+        let mut s = state.clone();
+        let selects = self.scripts[p].get(s.parties[p].op).is_some_and(|op| op.select);
+        let party = &mut s.parties[p];
+        if let Some(&chan) = party.commit.first() {
+            party.commit.remove(0);
+            // Which locks there are is written in the frame of who selects.
+            let frame = party.in_frame || !selects || party.creditor;
+            s.chans[chan].held = false;
+            next.push(if frame { Ok(s) } else { Err(Violation::Gone) });
+        } else if let Some(number) = party.arm.take() {
+            party.timers.push(number);
+            next.push(Ok(s));
+        }
+    }
+
+    fn party(&self, state: &State, p: usize, next: &mut Vec<Step>) {
+        match state.parties[p].pc {
+            Pc::Begin if self.op(state, p).select => next.push(Ok(state.at(p, Pc::Locks(0, false)))),
+            Pc::Begin => {
+                let (chan, dir) = self.op(state, p).cases[0];
+                if !state.chans[chan].held {
+                    let mut s = state.clone();
+                    next.push(self.operate(&mut s, p, chan, dir).map(|()| s));
+                }
+            }
+            Pc::Locks(n, again) => self.lock(state, p, n, again, next),
+            Pc::Parked if state.parties[p].woken => next.push(Ok(state.at(p, Pc::Back))),
+            Pc::Parked | Pc::Done => {}
+            Pc::Back => self.back(state, p, next),
+            Pc::Complete(case) => {
+                let (chan, dir) = self.op(state, p).cases[case];
+                if !state.chans[chan].held {
+                    let mut s = state.clone();
+                    next.push(self.complete(&mut s, p, chan, dir).map(|()| s));
+                }
+            }
+            Pc::Wake(node) => {
+                let mut s = state.clone();
+                let woken = s.wake(node);
+                self.end(&mut s, p);
+                next.push(woken.map(|()| s));
+            }
+        }
+    }
+
+    /// Takes the next lock, or, with all of them, looks.
+    fn lock(&self, state: &State, p: usize, n: usize, again: bool, next: &mut Vec<Step>) {
+        let op = self.op(state, p);
+        let locks = self.locks(op);
+        if let Some(&chan) = locks.get(n) {
+            if !state.chans[chan].held {
+                let mut s = state.at(p, Pc::Locks(n + 1, again));
+                s.chans[chan].held = true;
+                next.push(Ok(s));
+            }
+            return;
+        }
+        let mut unlocked = state.clone();
+        locks.iter().for_each(|&chan| unlocked.chans[chan].held = false);
+        if again {
+            self.leave(&mut unlocked, p);
+            return next.push(Ok(unlocked));
+        }
+        let mut waits = true;
+        for (case, &(chan, dir)) in op.cases.iter().enumerate() {
+            if self.is_ready(&state.chans[chan], dir) {
+                waits = false;
+                let mut s = unlocked.clone();
+                next.push(self.promise(&mut s, chan, dir).map(|promised| {
+                    // Not ready after all: once more.
+                    s.at(
+                        p,
+                        if promised {
+                            Pc::Complete(case)
+                        } else {
+                            Pc::Locks(0, false)
+                        },
+                    )
+                }));
+            }
+        }
+        if waits {
+            let mut s = state.clone();
+            s.park(p, op, op.cases, locks);
+            next.push(Ok(s));
+        }
+    }
+
+    /// A party that was woken.
+    fn back(&self, state: &State, p: usize, next: &mut Vec<Step>) {
+        let op = self.op(state, p);
+        let mut s = state.clone();
+        if s.parties[p].creditor {
+            s.parties[p].creditor = false;
+            s.parties[p].in_frame = false;
+            self.end(&mut s, p);
+            next.push(Ok(s));
+        } else if op.select && !self.is(Fault::Relock) {
+            next.push(Ok(s.at(p, Pc::Locks(0, true))));
+        } else if op.select || s.parties[p].outcome.is_some() || !s.chans[op.cases[0].0].held {
+            // One that timed out takes its node off, under the lock.
+            self.leave(&mut s, p);
+            next.push(Ok(s));
+        }
+    }
+
+    /// Takes the nodes off, leaves the frame, and goes on.
+    fn leave(&self, s: &mut State, p: usize) {
+        if !self.is(Fault::Unlink) {
+            for chan in &mut s.chans {
+                chan.receivers.retain(|node| node.party != p);
+                chan.senders.retain(|node| node.party != p);
+            }
+        }
+        let op = self.op(s, p);
+        s.parties[p].in_frame = false;
+        match s.parties[p].outcome {
+            Some(case) if op.select => s.parties[p].pc = Pc::Complete(case),
+            _ => self.end(s, p),
+        }
+    }
+
+    fn end(&self, s: &mut State, p: usize) {
+        let party = &mut s.parties[p];
+        party.op += 1;
+        party.pc = if party.op == self.scripts[p].len() {
+            Pc::Done
+        } else {
+            Pc::Begin
+        };
+    }
+
+    fn has_room(&self, chan: &Chan) -> bool {
+        chan.queue + chan.promised_in < self.capacity
+    }
+
+    fn is_ready(&self, chan: &Chan, dir: Dir) -> bool {
+        match dir {
+            Recv => chan.queue > chan.promised_out || !chan.senders.is_empty(),
+            Send => self.has_room(chan) || !chan.receivers.is_empty(),
+        }
+    }
+
+    /// The first on a list who can be claimed.
+    fn claim(&self, s: &mut State, chan: usize, dir: Dir) -> Result<Option<Node>, Violation> {
+        loop {
+            let list = match dir {
+                Recv => &mut s.chans[chan].receivers,
+                Send => &mut s.chans[chan].senders,
+            };
+            if list.is_empty() {
+                return Ok(None);
+            }
+            let node = list.remove(0);
+            s.touch(node)?;
+            let party = &mut s.parties[node.party];
+            if party.ticket % 2 == 1 || self.is(Fault::Claim) {
+                party.ticket += party.ticket % 2;
+                party.outcome = Some(node.case);
+                return Ok(Some(node));
+            }
+        }
+    }
+
+    fn is_plain(&self, s: &State, node: Node) -> bool {
+        !self.op(s, node.party).select
+    }
+
+    /// A send or a receive on one channel, under its lock.
+    fn operate(&self, s: &mut State, p: usize, chan: usize, dir: Dir) -> Result<(), Violation> {
+        match dir {
+            Send => {
+                if let Some(receiver) = self.claim(s, chan, Recv)? {
+                    s.parties[p].sent += 1;
+                    if self.is_plain(s, receiver) {
+                        s.parties[receiver.party].received += 1;
+                    } else {
+                        s.chans[chan].promised_out += 1;
+                        s.chans[chan].queue += 1;
+                    }
+                    s.parties[p].pc = Pc::Wake(receiver);
+                    return Ok(());
+                }
+                if self.has_room(&s.chans[chan]) {
+                    s.chans[chan].queue += 1;
+                    s.parties[p].sent += 1;
+                    self.end(s, p);
+                    return Ok(());
+                }
+            }
+            Recv if s.chans[chan].queue > s.chans[chan].promised_out => {
+                s.chans[chan].queue -= 1;
+                s.parties[p].received += 1;
+                match self.let_in(s, chan)? {
+                    Some(sender) => s.parties[p].pc = Pc::Wake(sender),
+                    None => self.end(s, p),
+                }
+                return Ok(());
+            }
+            Recv => match self.claim(s, chan, Send)? {
+                Some(sender) if self.is_plain(s, sender) => {
+                    s.parties[sender.party].sent += 1;
+                    s.parties[p].received += 1;
+                    s.parties[p].pc = Pc::Wake(sender);
+                    return Ok(());
+                }
+                Some(sender) => {
+                    s.chans[chan].promised_in += 1;
+                    s.chans[chan].promised_out += 1;
+                    s.wake(sender)?;
+                    return self.complete(s, p, chan, Recv);
+                }
+                None => {}
+            },
+        }
+        let op = self.op(s, p);
+        s.chans[chan].held = true;
+        s.park(p, op, op.cases, vec![chan]);
+        Ok(())
+    }
+
+    fn let_in(&self, s: &mut State, chan: usize) -> Result<Option<Node>, Violation> {
+        if !self.has_room(&s.chans[chan]) {
+            return Ok(None);
+        }
+        let sender = self.claim(s, chan, Send)?;
+        if let Some(sender) = sender {
+            if self.is_plain(s, sender) {
+                s.chans[chan].queue += 1;
+                s.parties[sender.party].sent += 1;
+            } else {
+                s.chans[chan].promised_in += 1;
+            }
+        }
+        Ok(sender)
+    }
+
+    /// Decides for a case; `false` if it was not ready after all.
+    fn promise(&self, s: &mut State, chan: usize, dir: Dir) -> Result<bool, Violation> {
+        match dir {
+            Recv if s.chans[chan].queue > s.chans[chan].promised_out => {}
+            Recv => {
+                let Some(sender) = self.claim(s, chan, Send)? else {
+                    return Ok(false);
+                };
+                if self.is_plain(s, sender) {
+                    s.chans[chan].queue += 1;
+                    s.parties[sender.party].sent += 1;
+                } else {
+                    s.chans[chan].promised_in += 1;
+                }
+                s.wake(sender)?;
+            }
+            Send => {
+                if !self.has_room(&s.chans[chan]) {
+                    let Some(receiver) = self.claim(s, chan, Recv)? else {
+                        return Ok(false);
+                    };
+                    s.chans[chan].promised_out += 1;
+                    if self.is_plain(s, receiver) {
+                        s.parties[receiver.party].creditor = true;
+                        s.chans[chan].creditors.push(receiver);
+                    } else {
+                        s.wake(receiver)?;
+                    }
+                }
+                s.chans[chan].promised_in += 1;
+                return Ok(true);
+            }
+        }
+        s.chans[chan].promised_out += 1;
+        Ok(true)
+    }
+
+    fn complete(&self, s: &mut State, p: usize, chan: usize, dir: Dir) -> Result<(), Violation> {
+        let c = &mut s.chans[chan];
+        let mut creditor = None;
+        match dir {
+            Recv if c.queue == 0 => {
+                s.parties[p].creditor = true;
+                s.chans[chan].held = true;
+                let op = Op {
+                    timed: false,
+                    ..self.op(s, p)
+                };
+                s.park(p, op, &[], vec![chan]);
+                let node = Node {
+                    party: p,
+                    case: 0,
+                    wait: s.parties[p].wait,
+                };
+                s.chans[chan].creditors.push(node);
+                return Ok(());
+            }
+            Recv => {
+                c.queue -= 1;
+                c.promised_out -= 1;
+                s.parties[p].received += 1;
+            }
+            Send => {
+                c.promised_in -= 1;
+                if c.creditors.is_empty() {
+                    c.queue += 1;
+                } else {
+                    let node = c.creditors.remove(0);
+                    c.promised_out -= 1;
+                    s.touch(node)?;
+                    s.parties[node.party].received += 1;
+                    creditor = Some(node);
+                }
+                s.parties[p].sent += 1;
+            }
+        }
+        while !self.is(Fault::Settle) {
+            if s.chans[chan].queue > s.chans[chan].promised_out
+                && let Some(receiver) = self.claim(s, chan, Recv)?
+            {
+                if self.is_plain(s, receiver) {
+                    s.chans[chan].queue -= 1;
+                    s.parties[receiver.party].received += 1;
+                } else {
+                    s.chans[chan].promised_out += 1;
+                }
+                s.wake(receiver)?;
+            } else if let Some(sender) = self.let_in(s, chan)? {
+                s.wake(sender)?;
+            } else {
+                break;
+            }
+        }
+        match creditor {
+            Some(node) => s.parties[p].pc = Pc::Wake(node),
+            None => self.end(s, p),
+        }
+        Ok(())
+    }
+
+    /// Explores all there is. Gives the number of states, or the violation that was found first.
+    pub(crate) fn explore(&self) -> Result<usize, Violation> {
+        let first = self.first();
+        let mut seen = HashSet::from([first.clone()]);
+        let mut todo = vec![first];
+        while let Some(state) = todo.pop() {
+            let steps = self.steps(&state);
+            if steps.is_empty() {
+                if state.parties.iter().any(|party| party.pc != Pc::Done) {
+                    return Err(Violation::Stuck);
+                }
+                let sent: usize = state.parties.iter().map(|party| party.sent).sum();
+                let received: usize = state.parties.iter().map(|party| party.received).sum();
+                let queued: usize = state.chans.iter().map(|chan| chan.queue).sum();
+                if sent != received + queued || state.chans.iter().any(|chan| chan.queue > self.capacity) {
+                    return Err(Violation::Count);
+                }
+            }
+            for step in steps {
+                let state = step?;
+                if !seen.contains(&state) {
+                    seen.insert(state.clone());
+                    todo.push(state);
+                }
+            }
+        }
+        Ok(seen.len())
+    }
+}
+
+impl State {
+    fn at(&self, p: usize, pc: Pc) -> Self {
+        let mut next = self.clone();
+        next.parties[p].pc = pc;
+        next
+    }
+
+    /// Whoever touches a node relies on its frame.
+    fn touch(&self, node: Node) -> Result<(), Violation> {
+        let party = &self.parties[node.party];
+        if party.in_frame && party.wait == node.wait {
+            Ok(())
+        } else {
+            Err(Violation::Gone)
+        }
+    }
+
+    fn wake(&mut self, node: Node) -> Result<(), Violation> {
+        self.touch(node)?;
+        let party = &mut self.parties[node.party];
+        if party.woken || party.pc != Pc::Parked {
+            return Err(Violation::WokenTwice);
+        }
+        party.woken = true;
+        Ok(())
+    }
+
+    /// A node for each case; g0 does the rest.
+    fn park(&mut self, p: usize, op: Op, cases: &[(usize, Dir)], locks: Vec<usize>) {
+        let party = &mut self.parties[p];
+        party.wait += 1;
+        party.ticket += 1;
+        party.in_frame = true;
+        party.woken = false;
+        party.outcome = None;
+        party.pc = Pc::Parked;
+        party.commit = locks;
+        party.arm = op.timed.then_some(party.ticket);
+        if party.creditor {
+            party.ticket += 1; // nobody but a sender that completes may end this wait
+        }
+        let wait = party.wait;
+        for (case, &(chan, dir)) in cases.iter().enumerate() {
+            let node = Node { party: p, case, wait };
+            match dir {
+                Recv => self.chans[chan].receivers.push(node),
+                Send => self.chans[chan].senders.push(node),
+            }
+        }
+    }
+}
