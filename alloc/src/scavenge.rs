@@ -15,8 +15,9 @@
 //! **Huge pages.** Aligned blocks of 2 MiB that are free all over go first: that gives most back for a call and breaks no huge
 //! page up. Shorter runs follow, because a heap that has only those would else never shrink.
 //!
-//! **Pace.** After each step of at most 8 MiB the thread sleeps for as long as the step took, so it takes at most half a
-//! processor, and pages that it has in its hands are few.
+//! **Pace.** It gives back 8 MiB at most at a time, so the pages that it has in its hands are few, and after every two
+//! milliseconds of work it sleeps for as long: it takes at most half a processor. (Time that it waits for a processor
+//! does not count: on a busy machine it would else come to nothing.)
 //!
 //! **Life of the thread.** Nobody starts it before there is something to do, and it ends when there is nothing left; so it
 //! keeps no process alive whose other threads have ended, and a forked child gets one of its own when it needs it. It
@@ -64,6 +65,8 @@ pub(crate) const START: usize = (16 << 20) / PAGE;
 const MARGIN: usize = (2 << 20) / PAGE;
 /// The pages of one step: 8 MiB.
 const STEP: usize = (8 << 20) / PAGE;
+/// Work from one rest to the next.
+const SPELL: Duration = Duration::from_millis(2);
 /// From one look to the next.
 const LOOK: Duration = Duration::from_millis(250);
 /// Looks that a peak is remembered for.
@@ -341,15 +344,18 @@ enum Pace {
 /// Gives back up to so many free pages. Gives how many went.
 fn release_pages(want: usize, pace: Pace) -> usize {
     let mut released = 0;
+    let mut spell = Duration::ZERO;
     for goal in [Goal::HugePages, Goal::Anything] {
         while released < want {
-            let start = clock::now();
+            let start = clock::worked();
             let Some(n) = release_step(goal, (want - released).min(STEP)) else {
                 break;
             };
             released += n;
-            if pace == Pace::Walk {
-                thread::sleep(clock::now().saturating_sub(start));
+            spell += clock::worked().saturating_sub(start);
+            if pace == Pace::Walk && spell >= SPELL {
+                thread::sleep(spell);
+                spell = Duration::ZERO;
             }
         }
     }
