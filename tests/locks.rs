@@ -325,3 +325,22 @@ fn a_writer_is_not_starved_by_readers_that_overlap() {
         readers.into_iter().for_each(|reader| reader.join().unwrap());
     });
 }
+
+/// Readers that come and go at full speed, and a writer among twenty: whoever begins to starve as a holder lets go is not
+/// forgotten.
+#[test]
+fn many_readers_and_a_few_writers_come_to_an_end() {
+    let value = Arc::new(RwLock::new(0usize));
+    let last = Arc::clone(&value);
+    let rounds = 20 * ROUNDS;
+    crowd(8, 0, move |i| {
+        for round in 0..rounds {
+            if (round + i).is_multiple_of(20) {
+                *value.write() += 1;
+            } else {
+                std::hint::black_box(*value.read());
+            }
+        }
+    });
+    assert_eq!(*last.read(), 8 * rounds / 20);
+}

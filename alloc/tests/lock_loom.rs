@@ -160,6 +160,13 @@ mod sync {
         /// All interleavings (with so many preemptions at most) of threads that do these things: nobody is left waiting (loom
         /// reports a deadlock), nobody meets in the value, and the lock is free at the end.
         fn model(preemptions: usize, all: &'static [Does]) {
+            for starving in [false, true] {
+                crate::time::RUNS.set(starving);
+                check(preemptions, all);
+            }
+        }
+
+        fn check(preemptions: usize, all: &'static [Does]) {
             let mut builder = loom::model::Builder::new();
             builder.preemption_bound = Some(preemptions);
             builder.check(move || {
@@ -254,9 +261,20 @@ mod sync {
 }
 
 mod time {
-    /// Nobody starves by the clock; see `a_starving_waiter`.
+    use std::cell::Cell;
+
+    thread_local! {
+        /// Whether each look at the clock is a millisecond after the one before. All threads of a model are on one of std's.
+        pub(crate) static RUNS: Cell<bool> = const { Cell::new(false) };
+        static NOW: Cell<u64> = const { Cell::new(1) };
+    }
+
+    /// If the clock runs, whoever was woken in vain starves at once; if not, nobody does.
     pub(crate) fn now() -> u64 {
-        1
+        if RUNS.get() {
+            NOW.set(NOW.get() + 1_000_000);
+        }
+        NOW.get()
     }
 }
 

@@ -359,11 +359,28 @@ impl RawLock {
                 self.note_popped(&queue, n);
                 drop(queue);
                 if n > 0 {
-                    self.state.fetch_sub(mode.unit(), Release); // invariants 3 and 4
-                    return run.wake_all();
+                    let free = self.release_unless_starving(mode); // before the wake: invariants 3 and 4
+                    run.wake_all();
+                    if free {
+                        return;
+                    }
                 }
             }
-            // All who waited have just timed out: look again.
+            // All who waited have just timed out, or one of them starves: look again.
+        }
+    }
+
+    /// Lets the lock go, unless somebody has come to starve since this holder looked: it must be handed over then.
+    fn release_unless_starving(&self, mode: Mode) -> bool {
+        loop {
+            let state = self.state.load(Relaxed);
+            if state & STARVING != 0 {
+                return false;
+            }
+            let free = state - mode.unit();
+            if self.state.compare_exchange_weak(state, free, Release, Relaxed).is_ok() {
+                return true;
+            }
         }
     }
 
