@@ -1,6 +1,6 @@
 //! Baton's heap as the program's global allocator.
 
-use crate::malloc;
+use crate::front;
 use core::{
     alloc::{GlobalAlloc, Layout},
     ptr::NonNull,
@@ -23,23 +23,23 @@ pub struct Alloc;
 unsafe impl GlobalAlloc for Alloc {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        malloc::alloc(layout)
+        front::alloc(layout)
     }
 
     #[inline]
     unsafe fn dealloc(&self, object: *mut u8, layout: Layout) {
         // SAFETY: the trait's contract is that of `free`, and no object of its is at null.
-        unsafe { malloc::dealloc(NonNull::new_unchecked(object), layout) }
+        unsafe { front::dealloc(NonNull::new_unchecked(object), layout) }
     }
 
     #[inline]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        malloc::malloc_zeroed(layout)
+        front::malloc_zeroed(layout)
     }
 
     #[inline]
     unsafe fn realloc(&self, object: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
         // SAFETY: the trait's contract is that of `realloc`.
-        unsafe { malloc::realloc(object, layout, new_size) }
+        unsafe { front::realloc(object, layout, new_size) }
     }
 }

@@ -285,10 +285,7 @@ pub(crate) fn alloc(layout: Layout) -> Option<Large> {
         // SAFETY: this thread's M, no section open; taking a span off a bin is a few loads and stores.
         && let Some(Some(span)) = unsafe { malloc::section(m, |cache| cache.large.pop(pages)) }
     {
-        return Some(Large {
-            base: span.base(),
-            dirty: 0..span.pages(),
-        });
+        return Some(reused(span));
     }
     alloc_slow(layout, pages)
 }
@@ -309,6 +306,17 @@ pub(crate) fn alloc_zeroed(layout: Layout) -> Option<NonNull<u8>> {
     Some(base)
 }
 
+/// A span that a cache kept, as an object.
+#[inline(always)]
+fn reused(span: &Span) -> Large {
+    #[cfg(feature = "asan")]
+    crate::asan::opened(span.base(), span.pages() * PAGE);
+    Large {
+        base: span.base(),
+        dirty: 0..span.pages(),
+    }
+}
+
 #[cold]
 #[inline(never)]
 fn alloc_slow(layout: Layout, pages: usize) -> Option<Large> {
@@ -318,10 +326,7 @@ fn alloc_slow(layout: Layout, pages: usize) -> Option<Large> {
     if pages < TOO_LONG && align == 1 {
         // SAFETY: taking a span off a bin is a few loads and stores.
         if let Some(Some(span)) = unsafe { malloc::with_cache(|cache| cache.large.pop_or_grow(pages)) } {
-            return Some(Large {
-                base: span.base(),
-                dirty: 0..span.pages(),
-            });
+            return Some(reused(span));
         }
     }
     malloc::check_unlocked();
@@ -343,6 +348,8 @@ fn alloc_slow(layout: Layout, pages: usize) -> Option<Large> {
 pub(crate) unsafe fn free(object: NonNull<u8>) {
     let span = mheap::large_span(object);
     let pages = span.pages();
+    #[cfg(feature = "asan")]
+    crate::asan::closed(object, pages * PAGE);
     if pages < TOO_LONG
         && let Some(m) = current::m()
         && !m.is_inside()

@@ -56,8 +56,9 @@
 //! | [`scavenge`], `requests` | physical pages go back to the kernel: the background thread, how it is asked for, the memory limit |
 //! | `fixalloc` | metadata: type-stable records outside the arenas |
 //! | `hardened` | what the feature of that name checks |
+//! | `asan` | what AddressSanitizer is told (feature `asan`) |
 //! | `guarded`, `fork` | data behind a lock, the order of locks, and what fork does about them |
-//! | `stats`, `snapshot` | what the heap holds; a picture of a cache |
+//! | `stats`, `report`, `snapshot` | what the heap holds, in figures and as text; a picture of a cache |
 //! | `sys` | the operating system |
 
 #[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
@@ -66,6 +67,8 @@ compile_error!("baton-alloc supports Linux on x86-64 and aarch64 only");
 // The model checker knows atomics and threads alone: under its cfg there is the latch, the transfer list, and what they stand on.
 #[cfg(not(baton_loom))]
 mod arena;
+#[cfg(all(feature = "asan", not(baton_loom)))]
+mod asan;
 #[cfg(not(baton_loom))]
 #[expect(unreachable_pub, reason = "the model checker reaches it")]
 mod chain;
@@ -92,6 +95,7 @@ pub mod latch;
 pub mod lease;
 mod lock;
 #[cfg(not(baton_loom))]
+#[cfg_attr(feature = "asan", expect(unreachable_pub, reason = "`asan` stands in front"))]
 mod malloc;
 #[cfg(not(baton_loom))]
 pub mod mcache;
@@ -107,6 +111,8 @@ mod pagealloc;
 mod pagebits;
 #[cfg(not(baton_loom))]
 mod pagecache;
+#[cfg(not(baton_loom))]
+mod report;
 #[cfg(any(not(baton_loom), test))]
 mod requests;
 #[cfg(all(test, not(baton_loom)))]
@@ -131,17 +137,23 @@ pub mod transfer;
 #[cfg(not(baton_loom))]
 mod untyped;
 
+// What stands in front: the dispatch itself, or the sanitizer's eyes before it.
+#[cfg(all(feature = "asan", not(baton_loom)))]
+use asan as front;
+#[cfg(all(not(feature = "asan"), not(baton_loom)))]
+use malloc as front;
+
 pub use lock::Lock;
 #[cfg(not(baton_loom))]
 pub use {
     arena::{ARENA, ArenaKind},
     fixalloc::Fixalloc,
+    front::{free, malloc, malloc_zeroed, realloc},
     global::Alloc,
-    malloc::{free, malloc, malloc_zeroed, realloc},
     mcache::{CacheCounts, Mcache, new_cache},
     sizeclass::{CLASSES, MAX_SMALL, PAGE},
     snapshot::{Snapshot, snapshot},
-    stats::{Stats, stats},
+    stats::{ClassStats, Classes, Stats, stats},
     sys::futex,
     untyped::{C_ALIGN, c_layout, free_untyped, realloc_untyped, usable_size},
 };

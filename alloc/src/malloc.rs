@@ -239,9 +239,19 @@ pub(crate) unsafe fn free_small(class: Class, object: NonNull<u8>) {
     unsafe { free_at(object, BinAt::of(class)) };
 }
 
-/// The fast path: see `latch` on sections of the allocator.
 #[inline(always)]
 fn alloc_at(at: BinAt) -> *mut u8 {
+    let object = take_at(at);
+    #[cfg(feature = "asan")]
+    NonNull::new(object)
+        .into_iter()
+        .for_each(|object| crate::asan::opened(object, at.class().size()));
+    object
+}
+
+/// The fast path: see `latch` on sections of the allocator.
+#[inline(always)]
+fn take_at(at: BinAt) -> *mut u8 {
     let m = current::m_or_nobody();
     // SAFETY: this thread's M; popping is a few loads and stores, and `leave_bins` follows.
     let (bins, state) = unsafe { m.enter_bins() };
@@ -263,6 +273,8 @@ fn alloc_at(at: BinAt) -> *mut u8 {
 #[inline(always)]
 unsafe fn free_at(object: NonNull<u8>, at: BinAt) {
     hardened::taken_back(at, object);
+    #[cfg(feature = "asan")]
+    crate::asan::closed(object, at.class().size());
     let m = current::m_or_nobody();
     // SAFETY: this thread's M; pushing is a few loads and stores, and `leave_bins` follows.
     let (bins, state) = unsafe { m.enter_bins() };

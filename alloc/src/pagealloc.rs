@@ -221,6 +221,8 @@ impl PageAlloc {
             let Some(arena) = self.arena(slot) else { continue };
             // SAFETY: under the mheap lock.
             let pages = unsafe { arena.pages() };
+            #[cfg(feature = "asan")]
+            crate::asan::opened(arena.page(start), n * PAGE);
             let taken = pages.in_use.insert(start, n);
             debug_assert!(taken, "a page was handed out twice");
             let backed = pages.dirty.count(start, n);

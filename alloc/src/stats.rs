@@ -4,10 +4,12 @@
 //! for a moment, and together they are exact only when nobody allocates.
 
 use crate::{
+    arena::ARENA,
     fixalloc, lease, mcache, mcentral, mheap, scavenge,
-    sizeclass::{Class, PAGE},
+    sizeclass::{CLASSES, Class, PAGE},
     sys::mem,
 };
+use core::ops::Deref;
 
 /// A reading of the heap's counters; see the module's header on how exact it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -67,6 +69,67 @@ pub struct Stats {
     pub leases: usize,
     /// Leases that belong to a thread now.
     pub attached_leases: usize,
+    /// Each class of small objects, from the smallest up.
+    pub classes: Classes,
+}
+
+/// The figures of all classes of small objects: a slice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Classes([ClassStats; CLASSES - 1]);
+
+impl Default for Classes {
+    fn default() -> Self {
+        Self([ClassStats::default(); CLASSES - 1])
+    }
+}
+
+impl Deref for Classes {
+    type Target = [ClassStats];
+
+    fn deref(&self) -> &[ClassStats] {
+        &self.0
+    }
+}
+
+/// A size class of small objects.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ClassStats {
+    /// Bytes in an object: what a request that is up to an eighth smaller takes.
+    pub size: usize,
+    /// Bytes in spans of the class.
+    pub span_bytes: usize,
+    /// Objects that are with the program.
+    pub live: usize,
+    /// Free objects on the lists of mcaches.
+    pub cached: usize,
+    /// Free objects in the mcentral.
+    pub central: usize,
+    /// Objects allocated.
+    pub allocs: u64,
+    /// Objects freed.
+    pub frees: u64,
+    /// Spans of the class.
+    spans: usize,
+    /// Objects in a span.
+    per_span: usize,
+}
+
+impl ClassStats {
+    /// Bytes at the ends of spans that are too short for an object: waste, at most an eighth of `span_bytes`.
+    #[must_use]
+    pub fn tail_bytes(&self) -> usize {
+        self.span_bytes - self.spans * self.per_span * self.size
+    }
+}
+
+impl Stats {
+    /// Bytes of object arenas that are in no span. Those that were in one before may have memory behind them.
+    #[must_use]
+    pub fn free_page_bytes(&self) -> usize {
+        let spans = self.small_span_bytes + self.large_bytes + self.large_cached_bytes + self.manual_bytes;
+        (self.object_arenas * ARENA).saturating_sub(spans)
+    }
 }
 
 /// Reads the counters of the heap. Takes the allocator's locks one after the other; allocates nothing.
@@ -111,12 +174,26 @@ pub fn stats() -> Stats {
         let size = class.size();
         let central = mcentral::counts(class);
         let (mut allocs, mut frees) = (central.direct_allocs, central.direct_frees);
+        let mut cached = 0;
         for cache in mcache::all() {
             // SAFETY: as above.
             let (a, f) = unsafe { &*cache }.totals_of(class);
             allocs += a;
             frees += f;
+            // SAFETY: as above.
+            cached += unsafe { &*cache }.len(class) as usize;
         }
+        s.classes.0[class.index() - 1] = ClassStats {
+            size,
+            span_bytes: central.spans * usize::from(class.info().pages) * PAGE,
+            live: allocs.saturating_sub(frees) as usize,
+            cached,
+            central: central.objects,
+            allocs,
+            frees,
+            spans: central.spans,
+            per_span: class.info().objects.into(),
+        };
         s.direct_allocs += central.direct_allocs;
         s.direct_frees += central.direct_frees;
         s.central_bytes += central.objects * size;

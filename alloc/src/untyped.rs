@@ -10,7 +10,7 @@
 //! process with a message.
 
 use crate::{
-    arena, malloc,
+    arena, front, large, malloc,
     mspan::Span,
     sizeclass::{Class, PAGE},
     sys::die::die,
@@ -28,6 +28,15 @@ enum Kind {
     Small(Class),
     /// A large object of this many bytes, in whole pages.
     Large(usize),
+}
+
+impl Kind {
+    fn bytes(&self) -> usize {
+        match *self {
+            Self::Small(class) => class.size(),
+            Self::Large(bytes) => bytes,
+        }
+    }
 }
 
 /// Dies with a message if no object begins at this address.
@@ -87,10 +96,11 @@ pub fn c_layout(size: usize) -> Option<Layout> {
 /// The object came from this heap and is the caller's.
 #[must_use]
 pub unsafe fn usable_size(object: NonNull<u8>) -> usize {
-    match kind(object) {
-        Kind::Small(class) => class.size(),
-        Kind::Large(bytes) => bytes,
-    }
+    let bytes = kind(object).bytes();
+    // Who asks may use them.
+    #[cfg(feature = "asan")]
+    crate::asan::opened(object, bytes);
+    bytes
 }
 
 /// Frees an object of whatever size; null is allowed.
@@ -105,7 +115,7 @@ pub unsafe fn free_untyped(object: *mut u8) {
         // SAFETY: as the caller promised; the class is that of the object's span.
         Kind::Small(class) => unsafe { malloc::free_small(class, object) },
         // SAFETY: as the caller promised.
-        Kind::Large(bytes) => unsafe { malloc::free(object.as_ptr(), large_layout(bytes)) },
+        Kind::Large(_) => unsafe { large::free(object) },
     }
 }
 
@@ -123,20 +133,24 @@ pub unsafe fn realloc_untyped(object: *mut u8, size: usize) -> *mut u8 {
         return ptr::null_mut();
     };
     let Some(old) = NonNull::new(object) else {
-        return malloc::malloc(layout);
+        return front::malloc(layout);
     };
-    let before = match kind(old) {
+    let kind = kind(old);
+    // What is behind the size that was asked for may be in use as well.
+    #[cfg(feature = "asan")]
+    crate::asan::opened(old, kind.bytes());
+    let before = match kind {
         Kind::Small(class) => class.size(),
         // SAFETY: as the caller promised.
         Kind::Large(bytes) if Class::of(layout).is_none() => unsafe {
-            return malloc::realloc(object, large_layout(bytes), layout.size());
+            return front::realloc(object, large_layout(bytes), layout.size());
         },
         Kind::Large(bytes) => bytes,
     };
     if (before / 2..=before).contains(&layout.size()) {
         return object;
     }
-    let new = malloc::malloc(layout);
+    let new = front::malloc(layout);
     if !new.is_null() {
         // SAFETY: both objects are at least this long; the new one is not the old one, which is freed only then.
         unsafe {
@@ -158,7 +172,7 @@ mod tests {
             .chain(Class::all().flat_map(|class| class.size() - 1..=class.size() + 1))
             .chain([100_000, 1 << 20]);
         for size in sizes {
-            let object = malloc::malloc(c_layout(size).unwrap());
+            let object = front::malloc(c_layout(size).unwrap());
             let usable = {
                 let object = NonNull::new(object).unwrap();
                 // SAFETY: the object is ours.
@@ -200,7 +214,7 @@ mod tests {
     fn alignment_does_not_hide_an_object() {
         for align in [32, 4096, PAGE, 2 * PAGE, 1 << 20] {
             for size in [1, 100, 40_000] {
-                let object = malloc::malloc(Layout::from_size_align(size, align).unwrap());
+                let object = front::malloc(Layout::from_size_align(size, align).unwrap());
                 // SAFETY: the object is ours; what realloc gives takes its place.
                 unsafe {
                     assert!(usable_size(NonNull::new(object).unwrap()) >= size);

@@ -207,6 +207,12 @@ pub unsafe extern "C" fn malloc_usable_size(object: *mut c_void) -> usize {
     NonNull::new(object.cast()).map_or(0, |object| unsafe { baton_alloc::usable_size(object) })
 }
 
+/// Gives all free memory back to the kernel, whatever `keep` says. Gives 1 if there was any, else 0.
+#[unsafe(no_mangle)]
+pub extern "C" fn malloc_trim(_keep: usize) -> c_int {
+    c_int::from(baton_alloc::Alloc::release_free() > 0)
+}
+
 /// What the heap holds, in the terms of glibc: `arena` is what spans of small objects take, `hblkhd` large objects, `uordblks`
 /// what the program has of both, `fordblks` what is free in the former.
 #[unsafe(no_mangle)]
@@ -224,6 +230,12 @@ pub extern "C" fn mallinfo2() -> libc::mallinfo2 {
         fordblks: stats.cached_bytes + stats.central_bytes,
         keepcost: 0,
     }
+}
+
+/// Writes the heap's report to standard error; what its numbers mean stands at [`baton_alloc::Stats`].
+#[unsafe(no_mangle)]
+pub extern "C" fn malloc_stats() {
+    baton_alloc::Alloc::report();
 }
 
 /// [`mallinfo2`] for those who cannot count beyond 2 GiB; larger figures are cut off there.

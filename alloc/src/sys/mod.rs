@@ -8,6 +8,7 @@
 //! | `futex` | wait for a word to change, wake its waiters; never allocates |
 //! | `mem` | address space and physical pages: map, unmap, discard, with a table of states |
 //! | `membarrier` | a full fence on every running thread of this process, or the news that the kernel refuses it |
+//! | `stderr` | text to standard error, in few writes; never allocates |
 //! | `thread` | who this thread is, whether another is dead, what runs when it ends, signals held off, fork |
 
 #[cfg(not(baton_loom))]
@@ -23,5 +24,7 @@ pub mod futex;
 #[cfg(not(baton_loom))]
 pub(crate) mod mem;
 pub(crate) mod membarrier;
+#[cfg(not(baton_loom))]
+pub(crate) mod stderr;
 #[cfg(not(baton_loom))]
 pub(crate) mod thread;

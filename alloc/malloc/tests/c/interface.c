@@ -137,6 +137,31 @@ static void figures(void) {
     struct mallinfo2 after = mallinfo2();
     CHECK(after.uordblks == before.uordblks && after.hblks == before.hblks);
     CHECK((size_t)mallinfo().uordblks == mallinfo2().uordblks);
+    // The report goes to standard error, which is a pipe meanwhile.
+    int ends[2], standard_error = dup(2);
+    static char report[65536];
+    CHECK(pipe(ends) == 0 && dup2(ends[1], 2) == 2);
+    malloc_stats();
+    CHECK(dup2(standard_error, 2) == 2);
+    CHECK(read(ends[0], report, sizeof report - 1) > 500 && strstr(report, "small objects: spans") && strstr(report, "in use"));
+}
+
+static size_t resident(void) {
+    size_t size = 0, resident = 0;
+    FILE *file = fopen("/proc/self/statm", "r");
+    CHECK(file && fscanf(file, "%zu %zu", &size, &resident) == 2);
+    fclose(file);
+    return resident * page;
+}
+
+static void trim(void) {
+    enum { N = 20000 };
+    static void *objects[N];
+    for (int i = 0; i < N; i++) memset(objects[i] = kept(malloc(1000)), 1, 1000);
+    for (int i = 0; i < N; i++) free(objects[i]);
+    size_t before = resident();
+    CHECK(malloc_trim(0) == 1);
+    CHECK(resident() + (size_t)N * 1000 / 2 < before);
 }
 
 // Threads that come and go, and free what others allocated.
@@ -200,6 +225,7 @@ int main(void) {
     alignments();
     errno_is_kept();
     figures();
+    trim();
     threads();
     forks();
     puts("all is well");
