@@ -4,7 +4,8 @@
 //!   Baton's heap
 //!     address space             201.0 MiB   all that was mapped: arenas, metadata; only what was written to takes memory
 //!     … metadata                  1.2 MiB   of it outside the arenas
-//!     arenas                  2 + 1         for objects and for stacks, 64 MiB each
+//!     … object arenas           128.0 MiB   of it for objects, 64 MiB each
+//!     … stack arenas             64.0 MiB   of it for stacks
 //!     small objects: spans       18.5 MiB   pages that belong to a size class
 //!       live                     12.0 MiB   with the program, in whole slots: what was asked for is less by up to an eighth
 //!       cached                    2.1 MiB   free, on the lists of mcaches: the next allocation of a P has them without a lock
@@ -12,8 +13,11 @@
 //!       tails                     0.5 MiB   ends of spans that are too short for an object
 //!     large objects              64.0 MiB   with the program, in whole pages
 //!       cached                    1.0 MiB   freed, in mcaches
-//!     stacks, other spans         8.0 MiB   manual spans: of stack arenas, and of object arenas
-//!     free pages                108.0 MiB   of object arenas: not in any span; some have memory behind them
+//!     stacks                      8.0 MiB   manual spans of stack arenas
+//!     other spans                 0.1 MiB   manual spans of object arenas
+//!     free pages                108.0 MiB   of object arenas: address space that is in no span
+//!       with memory behind        3.0 MiB   free pages of all arenas that the scavenger may give back
+//!     given back                 40.0 MiB   since the start, by the scavenger, the memory limit and `release_free`
 //!     allocated, freed            1200000 1100000   objects, since the start
 //!     … from lists, direct        99.1 %  12        small objects that asked no mcentral; that found no mcache
 //!     refills, flushes              10321  9911     batches from mcentrals to mcaches, and back
@@ -87,6 +91,8 @@ impl fmt::Display for Stats {
         size("stacks", self.stack_bytes)?;
         size("other spans", self.manual_bytes)?;
         size("free pages", self.free_page_bytes())?;
+        size("  with memory behind", self.free_bytes)?;
+        size("given back", self.released_bytes)?;
         writeln!(f, "  {:<24} {:>10} {:>10}", "allocated, freed", self.allocs, self.frees)?;
         let from_lists = percent(self.hits as f64, small_allocs);
         writeln!(
