@@ -10,7 +10,7 @@
 //! lease. What the other threads' lists held is lost to the child; so is the P of a thread from which somebody was
 //! just about to take it: the mcentral serves that thread from then on.
 
-use crate::{fixalloc, lease, mcache, mcentral, mheap, scavenge, sizeclass::Class, sys::thread};
+use crate::{fixalloc, lease, mcache, mcentral, mheap, profile, scavenge, sizeclass::Class, sys::thread};
 
 /// Has the handlers run at each fork. Called once.
 pub(crate) fn install() {
@@ -31,6 +31,7 @@ unsafe extern "C" fn prepare() {
     mcache::guard().lock_for_fork();
     spans.lock_for_fork();
     fixalloc::persist_guard().lock_for_fork();
+    profile::guard().lock_for_fork();
 }
 
 unsafe extern "C" fn parent() {
@@ -56,6 +57,7 @@ unsafe fn unlock() {
     let (mheap, spans) = mheap::guards();
     // SAFETY: as the caller promised; no reference to what the locks guard is in use.
     unsafe {
+        profile::guard().unlock();
         fixalloc::persist_guard().unlock();
         spans.unlock();
         mcache::guard().unlock();

@@ -26,7 +26,7 @@ use crate::{
     current, lease, malloc,
     mheap::{self, Large},
     mspan::Span,
-    scavenge,
+    profile, scavenge,
     sizeclass::PAGE,
     sys::mem,
 };
@@ -277,6 +277,17 @@ pub(crate) fn pages(size: usize) -> usize {
 /// A large object. `None`: out of memory.
 #[inline]
 pub(crate) fn alloc(layout: Layout) -> Option<Large> {
+    let large = take(layout);
+    if profile::is_on()
+        && let Some(large) = large
+    {
+        profile::note_alloc(large.base.as_ptr(), pages(layout.size()) * PAGE);
+    }
+    large
+}
+
+#[inline]
+fn take(layout: Layout) -> Option<Large> {
     let pages = pages(layout.size());
     if pages < TOO_LONG
         && layout.align() <= PAGE
@@ -350,6 +361,9 @@ pub(crate) unsafe fn free(object: NonNull<u8>) {
     let pages = span.pages();
     #[cfg(feature = "asan")]
     crate::asan::closed(object, pages * PAGE);
+    if profile::is_on() {
+        profile::note_free(object.as_ptr());
+    }
     if pages < TOO_LONG
         && let Some(m) = current::m()
         && !m.is_inside()

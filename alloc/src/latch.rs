@@ -74,6 +74,7 @@ use crate::{
 #[cfg(not(baton_loom))]
 use crate::{
     mcache::{Bins, Mcache, NO_BINS},
+    profile,
     sync::AtomicU8,
 };
 use core::{mem::ManuallyDrop, ptr};
@@ -323,9 +324,11 @@ impl M {
     /// Makes `p` what sections use. Call it under the lock of that P (invariants 1 and 6).
     #[inline]
     fn set_p(&self, p: Option<&P>) {
+        // While the heap is profiled nobody has lists: all go the slow way, where samples are taken.
         #[cfg(not(baton_loom))]
         self.bins[0].store(
-            p.map_or((&raw const NO_BINS).cast_mut(), |p| p.cache().cast()),
+            p.filter(|_| !profile::is_on())
+                .map_or((&raw const NO_BINS).cast_mut(), |p| p.cache().cast()),
             Ordering::Release,
         );
         // Release: the M must see what was changed in P meanwhile.
@@ -493,6 +496,16 @@ impl P {
         // SAFETY: taken above.
         unsafe { self.lock.unlock() };
         result
+    }
+
+    /// Makes the M that runs this P look again whether the allocator's sections may use lists.
+    #[cfg(not(baton_loom))]
+    pub(crate) fn renew(&self) {
+        self.lock.with(|| {
+            if let Some(m) = self.m() {
+                m.set_p(Some(self));
+            }
+        });
     }
 
     /// Whether an M runs this P at present: a guess.

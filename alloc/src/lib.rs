@@ -38,7 +38,7 @@
 //! **Locks** are taken in this order, and never one of the same rank under another:
 //!
 //! ```text
-//!   trim < P.lock < lease < mcentral (one class at a time) < mheap < fixalloc < persist
+//!   trim < P.lock < lease < mcentral (one class at a time) < mheap < fixalloc < persist < profile
 //! ```
 //!
 //! The allocator uses nothing that allocates: no thread-locals of std, no parking_lot. A thread finds its M in a word of
@@ -56,6 +56,7 @@
 //! | [`scavenge`], `requests` | physical pages go back to the kernel: the background thread, how it is asked for, the memory limit |
 //! | `fixalloc` | metadata: type-stable records outside the arenas |
 //! | `hardened` | what the feature of that name checks |
+//! | [`profile`] | who allocated what is live, by sampling, for pprof |
 //! | `asan` | what AddressSanitizer is told (feature `asan`) |
 //! | `guarded`, `fork` | data behind a lock, the order of locks, and what fork does about them |
 //! | `stats`, `report`, `snapshot` | what the heap holds, in figures and as text; a picture of a cache |
@@ -111,6 +112,8 @@ mod pagealloc;
 mod pagebits;
 #[cfg(not(baton_loom))]
 mod pagecache;
+#[cfg(not(baton_loom))]
+pub mod profile;
 #[cfg(not(baton_loom))]
 mod report;
 #[cfg(any(not(baton_loom), test))]

@@ -30,8 +30,8 @@ use crate::{
     lease,
     mcache::{self, Mcache, Popped},
     mcentral::{self, Batch},
-    mheap,
-    sizeclass::{BinAt, Class},
+    mheap, profile,
+    sizeclass::{BinAt, Class, PAGE},
     sys::die::die,
 };
 use core::{
@@ -176,6 +176,10 @@ unsafe fn realloc_other(object: *mut u8, layout: Layout, new_size: usize) -> *mu
             check_unlocked();
             // SAFETY: as the caller promised.
             if unsafe { mheap::resize_large(old, large::pages(new_size)) } {
+                if profile::is_on() {
+                    profile::note_free(object);
+                    profile::note_alloc(object, large::pages(new_size) * PAGE);
+                }
                 return object;
             }
         }
@@ -339,7 +343,11 @@ fn alloc_slow(at: BinAt) -> *mut u8 {
     if let Some(object) = object {
         hardened::handed_out(at, object);
     }
-    object.map_or(ptr::null_mut(), NonNull::as_ptr)
+    let object = object.map_or(ptr::null_mut(), NonNull::as_ptr);
+    if profile::is_on() {
+        profile::note_alloc(object, class.size());
+    }
+    object
 }
 
 /// An object of those that are left when the system has no memory to top a list up.
@@ -382,6 +390,9 @@ fn refill(class: Class, want: usize) -> Option<NonNull<u8>> {
 unsafe fn free_slow(object: NonNull<u8>, at: BinAt) {
     let class = at.class();
     mcache::no_bins_stay_empty(at);
+    if profile::is_on() {
+        profile::note_free(object.as_ptr());
+    }
     // SAFETY: pushing and moving lists are a few loads and stores; `f` is called once, and the object is as promised.
     match unsafe { with_cache(|cache| cache.push_or_rotate(class, object)) } {
         Some(None) => {}

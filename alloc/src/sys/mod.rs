@@ -3,6 +3,7 @@
 //! | file | contract |
 //! |---|---|
 //! | `clock`, `env` | the time; settings |
+//! | `backtrace` | the return addresses on this thread's stack |
 //! | `die` | the last words of the process: formatted on the stack, written, abort; never allocates |
 //! | `errno` | a system call of the allocator leaves the thread's `errno` as it was |
 //! | `futex` | wait for a word to change, wake its waiters; never allocates |
@@ -11,6 +12,8 @@
 //! | `stderr` | text to standard error, in few writes; never allocates |
 //! | `thread` | who this thread is, whether another is dead, what runs when it ends, signals held off, fork |
 
+#[cfg(not(baton_loom))]
+pub(crate) mod backtrace;
 #[cfg(not(baton_loom))]
 pub(crate) mod clock;
 #[cfg(not(baton_loom))]
