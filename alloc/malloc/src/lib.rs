@@ -4,6 +4,7 @@
 //!   malloc calloc aligned_alloc … ──▶ c_layout ──▶ baton_alloc::malloc          (`c`)
 //!   free realloc malloc_usable_size ─▶ arena map ─▶ baton_alloc::free_untyped   (`c`)
 //!   new delete ─ throws or calls the new handler where C gives null ─▶ `c`      (`cxx`)
+//!   BATON_HEAP_PROFILE=FILE ─ on before `main`, written at exit                 (`profile`)
 //! ```
 //!
 //! The library needs nothing but the C library, and works from the first call on, which comes from the dynamic linker
@@ -14,3 +15,4 @@
 
 pub mod c;
 pub mod cxx;
+mod profile;

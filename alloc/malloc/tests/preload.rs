@@ -101,6 +101,47 @@ fn the_cxx_operators() {
     compiled("the_cxx_operators", "c++", "operators.cc");
 }
 
+/// A program that knows nothing of it writes a heap profile; its child, which is another program, writes one of its own.
+#[test]
+fn a_heap_profile() {
+    if !have("cc") {
+        return;
+    }
+    let dir = scratch("a_heap_profile");
+    let (source, program, file) = (dir.join("leaks.c"), dir.join("leaks"), dir.join("heap"));
+    let text = "#include <stdlib.h>\nstatic void *volatile sink;\nint main(int argc, char **argv) {\n\
+        for (int i = 0; i < 5000; i++) sink = malloc(1000);\n\
+        return argc > 1 ? system(argv[1]) : 0;\n}\n";
+    fs::write(&source, text).unwrap();
+    output(Command::new("cc").args(["-O0", "-g", "-o"]).args([&program, &source]));
+    output(
+        preloaded(&program)
+            .arg(&program)
+            .env("BATON_HEAP_PROFILE", &file)
+            .env("BATON_HEAP_PROFILE_RATE", "1"),
+    );
+    let has = |bytes: &[u8], text: &str| bytes.windows(text.len()).any(|window| window == text.as_bytes());
+    let profiles: Vec<_> = fs::read_dir(&dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|e| e != "c"))
+        .collect();
+    // The shell between the two may have written one, too.
+    assert!(profiles.len() >= 2, "{profiles:?}");
+    let ours = profiles
+        .iter()
+        .map(|path| fs::read(path).unwrap())
+        .filter(|bytes| has(bytes, "inuse_space") && has(bytes, program.to_str().unwrap()));
+    assert_eq!(ours.count(), 2);
+
+    let wrong = preloaded(&program)
+        .env("BATON_HEAP_PROFILE", &file)
+        .env("BATON_HEAP_PROFILE_RATE", "none")
+        .output()
+        .unwrap();
+    assert!(wrong.status.success() && String::from_utf8_lossy(&wrong.stderr).contains("wants a number of bytes"));
+}
+
 /// What C programs do wrong ends them with a message.
 #[test]
 fn what_no_object_begins_at_is_not_freed() {
