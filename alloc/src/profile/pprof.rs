@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, fs};
 /// Functions that are the allocator's, or the way to it: tools leave them out, with all that they call. (Some tools know the
 /// last part of a function's name only.)
 const ALLOCATOR: &str = "(<?baton_alloc::.*|<?baton_malloc::.*|<?alloc::alloc::.*|__rust_alloc.*|__rust_realloc|capture|note_alloc\
-    |alloc_slow|alloc_unusual|realloc_other|malloc_zeroed|malloc|calloc|realloc|reallocarray|aligned_alloc|posix_memalign|memalign\
+    |alloc_slow|alloc_unusual|realloc_untyped|realloc_other|malloc_zeroed|malloc|calloc|realloc|reallocarray|aligned_alloc|posix_memalign|memalign\
     |valloc|pvalloc|operator new.*|_Zn[wa]m.*)";
 
 /// A message in the making.
