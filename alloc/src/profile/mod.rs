@@ -16,8 +16,7 @@
 //! latch keeps for the thread, and [`start`] takes those away from every thread (`latch::P::renew`). Then every
 //! allocation and every free goes the slow way, where the question is asked.
 //!
-//! **On**, an allocation that is not sampled takes some ten nanoseconds longer, and a sample about a microsecond for each
-//! twenty frames.
+//! **On**, allocating and freeing an object takes 32 ns instead of 5, and if it is sampled, 3 µs (a stack of eight frames).
 //!
 //! Tables grow by mappings of their own and are behind one lock. An allocation in a signal handler that interrupted the
 //! allocator with a lock held is not sampled.
