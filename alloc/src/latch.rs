@@ -43,7 +43,7 @@
 //!
 //! # The allocator's sections
 //!
-//! malloc and free open a section with [`M::enter_bins`], which asks nothing: it loads `bins[state]`. Of the four, only
+//! malloc and free open a section with `M::enter_bins`, which asks nothing: it loads `bins[state]`. Of the four, only
 //! `bins[0]` ever leads to a cache. The others lead to bins in which nothing can be had, and so does `bins[0]` without a P:
 //! then the section does nothing, `state` is put back, and the slow path finds out why. The states:
 //!
