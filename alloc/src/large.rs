@@ -279,7 +279,7 @@ pub(crate) fn pages(size: usize) -> usize {
 pub(crate) fn alloc(layout: Layout) -> Option<Large> {
     let large = take(layout);
     if profile::is_on()
-        && let Some(large) = large
+        && let Some(large) = &large
     {
         profile::note_alloc(large.base.as_ptr(), pages(layout.size()) * PAGE);
     }
