@@ -31,6 +31,8 @@ pub(crate) struct Config {
     pub(crate) stack: Spec,
     /// Tests: every goroutine that parks goes on on another M.
     pub(crate) force_migration: bool,
+    /// A deadlock of all goroutines ends the program, with a report.
+    pub(crate) deadlock_report: bool,
     /// Told of goroutines that keep their thread for long.
     pub(crate) on_stall: Option<Hook>,
     /// The control experiment of `examples/handoff.rs`: the mcache stays with M when its P leaves.
@@ -86,6 +88,7 @@ pub(crate) struct Wishes {
     pub(crate) max_stack: Option<usize>,
     pub(crate) stack_growth: Option<StackGrowth>,
     pub(crate) force_migration: Option<bool>,
+    pub(crate) deadlock_report: Option<bool>,
     pub(crate) cache_with_m: Option<bool>,
     pub(crate) on_stall: Option<Hook>,
 }
@@ -102,6 +105,7 @@ impl Config {
             "BATON_STACK_GROWTH",
             &[("trap", StackGrowth::Trap), ("demand", StackGrowth::DemandPaged)],
         )?;
+        let deadlock = word("BATON_DEADLOCK", &[("report", true), ("off", false)])?;
         let migrate = word("BATON_FORCE_MIGRATION", &[("1", true), ("0", false)])?;
         let cache = word("BATON_CACHE_OWNER", &[("m", true), ("p", false)])?;
         Ok(Self {
@@ -112,6 +116,7 @@ impl Config {
             stack: Spec::with_growth(max_stack, wishes.stack_growth.or(growth).unwrap_or(StackGrowth::Trap))
                 .map_err(ConfigError::Stack)?,
             force_migration: wishes.force_migration.or(migrate).unwrap_or(false),
+            deadlock_report: wishes.deadlock_report.or(deadlock).unwrap_or(true),
             on_stall: wishes.on_stall.clone(),
             cache_with_m: wishes.cache_with_m.or(cache).unwrap_or(false),
         })

@@ -23,11 +23,13 @@
 //!    not be touched by its scheduler after its coroutine has returned.
 
 use crate::{
+    debug::unwind::Registers,
     local::{self, Locals, Place},
     m::M,
     park::{WaitReason, Waiter},
     sched,
     site::Site,
+    time,
 };
 use baton_stack::{Desc, Spec, Stack, StackError};
 use corosensei::{Coroutine, Yielder};
@@ -36,10 +38,10 @@ use std::{
     any::Any,
     cell::{Cell, UnsafeCell},
     mem::{ManuallyDrop, MaybeUninit},
-    panic::{AssertUnwindSafe, catch_unwind},
+    panic::{AssertUnwindSafe, Location, catch_unwind},
     ptr::{self, NonNull},
     sync::atomic::{
-        AtomicU8, AtomicU32,
+        AtomicU32,
         Ordering::{AcqRel, Acquire},
     },
 };
@@ -71,8 +73,8 @@ pub(crate) struct G {
     join: AtomicU32,
     /// Who may run it; set before anybody knows the G, from then on by the goroutine itself.
     pub(crate) kind: Cell<Kind>,
-    /// The [`WaitReason`] of the last wait; written by the goroutine before it parks.
-    pub(crate) wait_reason: AtomicU8,
+    /// Where it was spawned.
+    place: &'static Location<'static>,
 }
 
 /// Who may run a goroutine.
@@ -196,6 +198,23 @@ pub(crate) struct Body {
     pub(crate) blocks: Cell<bool>,
     /// Its goroutine-local variables, or null; the goroutine's own.
     pub(crate) locals: Place,
+    /// What a dump shows.
+    seen: UnsafeCell<Seen>,
+}
+
+/// What a dump shows of a goroutine. It lies in the body, which can be read whatever the goroutine does; so it is made of plain
+/// words for which zero means nothing.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Seen {
+    /// 0 for a goroutine of a simulation, which no scheduler holds still.
+    pub(crate) id: u64,
+    pub(crate) place: Option<&'static Location<'static>>,
+    /// The [`WaitReason`] of the wait that it is in.
+    pub(crate) reason: u8,
+    /// When that began, by the monitor's clock.
+    pub(crate) since: u64,
+    /// Where it left its stack.
+    pub(crate) at: Registers,
 }
 
 /// A stack whose top is taken by its [`Body`], which has the right to it; or, for `stack::grow`, is left free.
@@ -283,6 +302,7 @@ impl G {
         baggage: Option<Box<Baggage>>,
         kind: Kind,
         site: Option<&'static Site>,
+        place: &'static Location<'static>,
     ) -> NonNull<G>
     where
         F: FnOnce() -> T,
@@ -301,7 +321,7 @@ impl G {
                 baggage,
                 join: AtomicU32::new(0),
                 kind: Cell::new(kind),
-                wait_reason: AtomicU8::new(WaitReason::None as u8),
+                place,
             },
             payload: UnsafeCell::new(Stage {
                 start: ManuallyDrop::new(start),
@@ -456,6 +476,17 @@ impl Body {
                 stack,
                 last_m: Cell::new(ptr::null()),
                 locals: Cell::new(ptr::null_mut()),
+                seen: UnsafeCell::new(Seen {
+                    id: if g.as_ref().kind.get() == Kind::Simulated {
+                        0
+                    } else {
+                        g.as_ref().id()
+                    },
+                    place: Some(g.as_ref().place),
+                    reason: WaitReason::None as u8,
+                    since: 0,
+                    at: Registers::default(),
+                }),
                 locks: Cell::new((g.as_ref().kind.get() == Kind::Pinned).into()),
                 blocks: Cell::new(false),
             });
@@ -467,6 +498,54 @@ impl Body {
             g.as_ref().body.set(body.as_ptr());
         }
         body
+    }
+
+    /// What a dump shows of the goroutine on this stack.
+    ///
+    /// # Safety
+    ///
+    /// A goroutine has been bound to the stack.
+    pub(crate) unsafe fn look(desc: &'static Desc) -> Seen {
+        let body = ptr::with_exposed_provenance::<Self>(corosensei::stack::Stack::base(&Lowered(desc)).get());
+        // SAFETY: the room above the lowered base is a body's or zero, for as long as the descriptor exists; another thread
+        // may be writing words of it, each of which is good with its old value or its new one.
+        unsafe { (&raw const (*body).seen).cast::<Seen>().read_volatile() }
+    }
+
+    /// Notes what the goroutine is about to wait for.
+    #[inline]
+    pub(crate) fn waits_for(&self, reason: WaitReason) {
+        // SAFETY: the running goroutine's own; who reads meanwhile reads words.
+        let seen = unsafe { &mut *self.seen.get() };
+        seen.reason = reason as u8;
+        seen.since = time::coarse();
+    }
+
+    /// Notes that it waits no more.
+    #[inline]
+    pub(crate) fn waits_no_more(&self) {
+        // SAFETY: as in `waits_for`.
+        unsafe { &mut *self.seen.get() }.reason = WaitReason::None as u8;
+    }
+
+    /// Notes where the goroutine is, for its backtrace. On its own stack, in the frame that leaves it.
+    #[inline(always)]
+    pub(crate) fn note_registers(&self) {
+        let (ip, sp, fp);
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: reads three registers.
+        unsafe {
+            std::arch::asm!("lea {}, [rip]", "mov {}, rsp", "mov {}, rbp", out(reg) ip, out(reg) sp, out(reg) fp,
+                options(nomem, nostack, preserves_flags));
+        }
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: reads three registers.
+        unsafe {
+            std::arch::asm!("adr {}, .", "mov {}, sp", "mov {}, x29", out(reg) ip, out(reg) sp, out(reg) fp,
+                options(nomem, nostack, preserves_flags));
+        }
+        // SAFETY: as in `waits_for`.
+        unsafe { &mut *self.seen.get() }.at = Registers { ip, sp, fp };
     }
 
     /// The stack that the goroutine runs on.

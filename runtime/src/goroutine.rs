@@ -2,13 +2,15 @@
 
 use crate::{
     config::{Config, ConfigError, STACK_BOUNDS, Wishes},
+    deadlock,
     g::{Handle, Kind, OnStackOverflow, Options, Overflowed, Payload},
-    m,
+    m, metrics,
     sched::{self, StallReport, stall::Hook},
     site::Site,
+    time,
 };
 use baton_stack::{Spec, StackError, StackGrowth};
-use std::{fmt, panic::resume_unwind, sync::Arc};
+use std::{fmt, panic::resume_unwind, sync::Arc, time::Duration};
 
 /// Starts a goroutine that may go on on another thread after any parking call: what [`go!`](crate::go) expands to.
 ///
@@ -35,6 +37,7 @@ use std::{fmt, panic::resume_unwind, sync::Arc};
 /// });
 /// assert_eq!(answer, 42);
 /// ```
+#[track_caller]
 pub unsafe fn spawn_migrating<F, T>(f: F) -> JoinHandle<T>
 where
     F: FnOnce() -> T + Send + 'static,
@@ -50,6 +53,7 @@ where
 ///
 /// The contract of [`spawn_migrating`].
 #[doc(hidden)]
+#[track_caller]
 pub unsafe fn spawn_at<F, T>(site: &'static Site, f: F) -> JoinHandle<T>
 where
     F: FnOnce() -> T + Send + 'static,
@@ -88,6 +92,7 @@ where
 /// });
 /// assert_eq!(seen, [1, 2, 3]);
 /// ```
+#[track_caller]
 pub fn spawn<F, T>(f: F) -> JoinHandle<T>
 where
     F: FnOnce() -> T + Send + 'static,
@@ -224,6 +229,7 @@ impl Builder {
     /// let sum = baton::run(|| baton::Builder::new().name("adder").spawn(|| 1 + 2).unwrap().join().unwrap());
     /// assert_eq!(sum, 3);
     /// ```
+    #[track_caller]
     pub fn spawn<F, T>(self, f: F) -> Result<JoinHandle<T>, SpawnError>
     where
         F: FnOnce() -> T + Send + 'static,
@@ -242,6 +248,7 @@ impl Builder {
     /// # Errors
     ///
     /// [`SpawnError::StackSize`] if `max_stack` is out of its bounds.
+    #[track_caller]
     pub unsafe fn spawn_migrating<F, T>(self, f: F) -> Result<JoinHandle<T>, SpawnError>
     where
         F: FnOnce() -> T + Send + 'static,
@@ -254,6 +261,7 @@ impl Builder {
     /// # Safety
     ///
     /// If it may migrate, the goroutine keeps the contract of [`spawn_migrating`].
+    #[track_caller]
     unsafe fn start<F, T>(self, f: F, kind: Kind) -> Result<JoinHandle<T>, SpawnError>
     where
         F: FnOnce() -> T + Send + 'static,
@@ -454,7 +462,9 @@ pub fn procs() -> usize {
 /// Runs `f` as the main goroutine and gives what it returns. The runtime starts if it does not run yet.
 ///
 /// When `f` returns, `run` does: other goroutines are left as they are, as in Go, and go on until the process ends. So
-/// wait for those whose work matters. From within a goroutine, `run(f)` is just `f()`.
+/// wait for those whose work matters, one by one or with [`Runtime::shutdown`]. If no goroutine can ever run again while `f` has
+/// not returned, and no thread is left that could change that, the process ends with a report and exit code 2
+/// ([`RuntimeBuilder::deadlock_report`]). From within a goroutine, `run(f)` is just `f()`.
 ///
 /// # Panics
 ///
@@ -469,6 +479,7 @@ pub fn procs() -> usize {
 /// });
 /// assert_eq!(sum, 285);
 /// ```
+#[track_caller]
 pub fn run<F, T>(f: F) -> T
 where
     F: FnOnce() -> T + Send,
@@ -481,8 +492,12 @@ where
         name: Some("main".into()),
         ..Options::default()
     };
+    let body = || {
+        let _run = deadlock::Run::begin();
+        f()
+    };
     // SAFETY: what the closure borrows outlives it, since this waits for its end. Its contract is that of `go!`.
-    match unsafe { sched::spawn(f, main.packed(), Kind::Migrating) }.join() {
+    match unsafe { sched::spawn(body, main.packed(), Kind::Migrating) }.join() {
         Ok(value) => value,
         Err(payload) => resume_unwind(payload),
     }
@@ -493,6 +508,38 @@ where
 pub struct Runtime(());
 
 impl Runtime {
+    /// Waits until all goroutines but the calling one have ended, looking once a millisecond, for `timeout` at most.
+    ///
+    /// Nobody is told to end: close channels and set flags before. What has not ended goes on as after [`run`] has returned. The
+    /// runtime itself stays, and goroutines may be started again.
+    ///
+    /// # Errors
+    ///
+    /// [`StillAlive`] after `timeout`.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// baton::run(|| {
+    ///     (0..10).for_each(|_| drop(baton::go!(|| baton::time::sleep(Duration::from_millis(1)))));
+    ///     baton::Runtime::shutdown(Duration::from_secs(5)).unwrap();
+    /// });
+    /// ```
+    pub fn shutdown(timeout: Duration) -> Result<(), StillAlive> {
+        let deadline = time::now().saturating_add(u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX));
+        let caller = u64::from(m::current_goroutine().is_some());
+        loop {
+            let goroutines = metrics::goroutines().saturating_sub(caller);
+            if goroutines == 0 {
+                return Ok(());
+            }
+            if time::now() >= deadline {
+                return Err(StillAlive { goroutines });
+            }
+            time::sleep(Duration::from_millis(1));
+        }
+    }
+
     /// Settings to start the runtime with. Without [`init`](RuntimeBuilder::init) it starts by itself at first use, with the
     /// environment's settings and defaults.
     ///
@@ -506,6 +553,25 @@ impl Runtime {
         }
     }
 }
+
+/// Goroutines were still alive when [`Runtime::shutdown`] gave up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StillAlive {
+    /// How many.
+    pub goroutines: u64,
+}
+
+impl fmt::Display for StillAlive {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let n = self.goroutines;
+        write!(
+            f,
+            "{n} goroutines have not ended in time; baton::dump() says where they are"
+        )
+    }
+}
+
+impl std::error::Error for StillAlive {}
 
 /// Settings of the runtime. What is not set comes from the environment variable that each method names, else from the
 /// default.
@@ -558,6 +624,14 @@ impl RuntimeBuilder {
     /// How stacks grow (`BATON_STACK_GROWTH=trap` or `demand`, default trap).
     pub fn stack_growth(mut self, growth: StackGrowth) -> Self {
         self.wishes.stack_growth = Some(growth);
+        self
+    }
+
+    /// Whether a deadlock of all goroutines ends the program with a report of where each of them waits, and exit code 2
+    /// (`BATON_DEADLOCK=report` or `off`, default report). It is one if every goroutine waits, no timer is set, and the
+    /// process has no threads but Baton's and those that wait in [`run`].
+    pub fn deadlock_report(mut self, on: bool) -> Self {
+        self.wishes.deadlock_report = Some(on);
         self
     }
 

@@ -53,6 +53,7 @@ compile_error!("baton supports Linux on x86-64 and aarch64 only");
 pub mod chan;
 mod config;
 pub mod context;
+mod deadlock;
 pub mod debug;
 pub mod errgroup;
 mod fatal;
@@ -81,11 +82,12 @@ pub use baton_alloc::Alloc;
 pub use baton_macros::{main, test};
 pub use baton_stack::StackGrowth;
 pub use config::ConfigError;
+pub use debug::dump;
 pub use future::block_on;
 pub use g::OnStackOverflow;
 pub use goroutine::{
-    Builder, Goroutine, JoinError, JoinHandle, Runtime, RuntimeBuilder, SpawnError, current, procs, run, spawn,
-    spawn_migrating,
+    Builder, Goroutine, JoinError, JoinHandle, Runtime, RuntimeBuilder, SpawnError, StillAlive, current, procs, run,
+    spawn, spawn_migrating,
 };
 pub use local::LocalKey;
 pub use metrics::{Metrics, metrics};

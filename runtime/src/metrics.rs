@@ -124,6 +124,14 @@ pub struct Metrics {
     pub stack_traps: u64,
 }
 
+/// Goroutines spawned and not ended yet.
+pub(crate) fn goroutines() -> u64 {
+    let ms = MS.lock();
+    let ended: u64 = ms.iter().map(|m| m.counters.ended.get()).sum();
+    let spawned: u64 = ms.iter().map(|m| m.counters.spawned.get()).sum();
+    (spawned + sched().spawned_outside.load(Relaxed)).saturating_sub(ended)
+}
+
 /// A look at the runtime's counters; starts the runtime if it does not run yet.
 ///
 /// ```

@@ -39,7 +39,7 @@ use std::{
     ptr::{self, NonNull},
     sync::atomic::{
         AtomicU32, AtomicU64,
-        Ordering::{Acquire, Relaxed, Release},
+        Ordering::{Acquire, Release},
     },
     time::Duration,
 };
@@ -66,6 +66,23 @@ pub(crate) enum WaitReason {
     Once,
     Context,
     Future,
+}
+
+impl WaitReason {
+    /// In words, of its number.
+    pub(crate) fn name(reason: u8) -> &'static str {
+        const NAMES: [(WaitReason, &str); 7] = [
+            (WaitReason::ChanSend, "channel send"),
+            (WaitReason::ChanRecv, "channel receive"),
+            (WaitReason::Select, "select"),
+            (WaitReason::Sleep, "sleep"),
+            (WaitReason::Join, "join"),
+            (WaitReason::WaitGroup, "wait group"),
+            (WaitReason::Scope, "scope"),
+        ];
+        let name = NAMES.iter().find(|(known, _)| *known as u8 == reason);
+        name.map_or("waiting", |(_, name)| name)
+    }
 }
 
 /// One party that waits. It lies on the waiting party's stack, which never moves.
@@ -231,8 +248,8 @@ impl Waiter {
 /// Parks the running goroutine until somebody makes it ready, unless `commit` says `false`: [`Waiter::park`] for those
 /// who know the goroutine by other means. `g` is that goroutine, and `m` this thread's M.
 pub(crate) fn park_goroutine(m: &'static M, g: NonNull<G>, reason: WaitReason, commit: impl FnOnce() -> bool) {
-    // SAFETY: the running goroutine is alive.
-    unsafe { g.as_ref() }.wait_reason.store(reason as u8, Relaxed);
+    // SAFETY: the running goroutine, and its body.
+    unsafe { &*g.as_ref().body.get() }.waits_for(reason);
     let mut commit = Some(commit);
     // SAFETY: `commit` stays in place, on the goroutine's stack, until g0 has run it.
     unsafe { sched::suspend(m, (run_commit(&commit), (&raw mut commit).cast())) };

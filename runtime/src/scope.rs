@@ -119,6 +119,7 @@ impl<'scope> Scope<'scope, '_> {
     /// let len = baton::scope(|s| s.spawn(|| text.len()).join().unwrap());
     /// assert_eq!(len, 8);
     /// ```
+    #[track_caller]
     pub fn spawn<F, T>(&'scope self, f: F) -> ScopedJoinHandle<'scope, T>
     where
         F: FnOnce() -> T + Send + 'scope,
@@ -140,6 +141,7 @@ impl<'scope> Scope<'scope, '_> {
     /// let len = baton::scope(|s| unsafe { s.spawn_migrating(|| text.len()) }.join().unwrap());
     /// assert_eq!(len, 8);
     /// ```
+    #[track_caller]
     pub unsafe fn spawn_migrating<F, T>(&'scope self, f: F) -> ScopedJoinHandle<'scope, T>
     where
         F: FnOnce() -> T + Send + 'scope,
@@ -152,6 +154,7 @@ impl<'scope> Scope<'scope, '_> {
     /// # Safety
     ///
     /// If it may migrate, the goroutine keeps the contract of `spawn_migrating`.
+    #[track_caller]
     unsafe fn start<F, T>(&'scope self, f: F, kind: Kind) -> ScopedJoinHandle<'scope, T>
     where
         F: FnOnce() -> T + Send + 'scope,

@@ -67,6 +67,18 @@ const ROUNDS: usize = 7;
 /// `parked`: the pages below are gone already.
 const DONE: usize = 8;
 
+/// Shows all stacks that were ever made to `see`, the newest first: in use, free, or on their way between the two.
+pub fn each(see: &mut dyn FnMut(&'static Desc)) {
+    all().for_each(see);
+}
+
+/// All stacks, the newest first.
+fn all() -> impl Iterator<Item = &'static Desc> {
+    // SAFETY: null or a descriptor; those are never freed.
+    let at = |desc: &AtomicPtr<Desc>| unsafe { desc.load(Acquire).as_ref() };
+    iter::successors(at(&ALL), move |desc: &&'static Desc| at(&desc.older))
+}
+
 /// Enters a new stack into the list of all.
 pub(crate) fn register(desc: &'static Desc) {
     let this = ptr::from_ref(desc).cast_mut();
@@ -170,10 +182,7 @@ fn is_wanted(desc: &Desc, parked: usize, how: Release, round: usize) -> bool {
 
 /// Takes from parked goroutines what lies below them. Under `SHRINK`.
 fn shrink_parked(how: Release, round: usize) {
-    // SAFETY: null or a descriptor; those are never freed.
-    let at = |desc: &AtomicPtr<Desc>| unsafe { desc.load(Acquire).as_ref() };
-    let mut stacks = iter::successors(at(&ALL), |desc: &&'static Desc| at(&desc.older))
-        .filter(|desc| is_wanted(desc, desc.parked.load(Relaxed), how, round));
+    let mut stacks = all().filter(|desc| is_wanted(desc, desc.parked.load(Relaxed), how, round));
     loop {
         let mut batch = [None; BATCH];
         for (slot, desc) in batch.iter_mut().zip(&mut stacks) {

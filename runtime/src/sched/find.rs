@@ -640,7 +640,9 @@ unsafe fn switch(m: &'static M) {
         let sp = ptr::from_ref(&errno).addr();
         body.as_ref().sp.set(sp);
         body.as_ref().desc().note_depth(sp);
+        body.as_ref().note_registers();
         Body::suspend(body);
+        body.as_ref().waits_no_more();
         *libc::__errno_location() = errno;
     }
 }

@@ -49,6 +49,11 @@ impl GlobalQueue {
         self.len.store(queue.len(), Relaxed);
     }
 
+    /// Shows all goroutines of the queue to `see`.
+    pub(crate) fn each(&self, mut see: impl FnMut(*mut G)) {
+        self.queue.lock().iter().for_each(|Runnable(g)| see(*g));
+    }
+
     /// Takes up to `into.len()` of the oldest, which are the caller's from now on, and says how many.
     pub(crate) fn pop(&self, into: &mut [*mut G]) -> usize {
         let mut queue = self.queue.lock();

@@ -8,6 +8,7 @@
 use super::{Sched, find, habit, pusher_fence, ready};
 use crate::{
     m::{self, M},
+    metrics,
     p::P,
     time::{self, heap::NEVER},
 };
@@ -137,6 +138,21 @@ fn publish(sched: &Sched, idle: &Idle) {
     sched
         .idle_ps
         .store(u32::try_from(idle.ps.len()).unwrap_or(u32::MAX), SeqCst);
+}
+
+/// Whether each M is asleep.
+pub(super) fn all_asleep(sched: &Sched) -> bool {
+    let idle = sched.idle.lock();
+    let asleep = |m: &&'static M| idle.ms.iter().any(|&other| ptr::eq(other, *m));
+    metrics::threads().iter().all(asleep)
+}
+
+/// Whether each M is asleep, or runs a goroutine.
+pub(super) fn settled(sched: &Sched) -> bool {
+    let idle = sched.idle.lock();
+    let settled =
+        |m: &&'static M| !m.latch().stack.load(Relaxed).is_null() || idle.ms.iter().any(|&other| ptr::eq(other, *m));
+    metrics::threads().iter().all(settled)
 }
 
 /// Takes P, which is to retire, off the idle list. `false`: it is not there.

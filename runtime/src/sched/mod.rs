@@ -21,6 +21,7 @@
 //! | `os` | what the monitor asks the kernel about a thread |
 //! | `overflow` | goroutines that end because their stack is full |
 //! | `procs`, `quota` | how many Ps there are; how many CPUs the process may use |
+//! | `pause` | holding the scheduler still for a look at all goroutines |
 //! | `note` | what an M sleeps on |
 //!
 //! # Lock order
@@ -36,6 +37,7 @@ mod idle;
 pub(crate) mod note;
 mod os;
 mod overflow;
+pub(crate) mod pause;
 mod procs;
 pub(crate) mod quota;
 mod ready;

@@ -18,7 +18,7 @@ use crate::{
     time::{self, heap::NEVER},
 };
 use baton_alloc::{latch::Taken, mcache::Mcache};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use std::{
     ptr, slice,
     sync::{
@@ -76,6 +76,11 @@ impl Procs {
     #[inline]
     pub(crate) fn get(&self, i: usize) -> &'static P {
         self.slots[i].get().expect("it was made")
+    }
+
+    /// Keeps the number as it is as long as the guard lives.
+    pub(super) fn hold(&self) -> MutexGuard<'_, ()> {
+        self.resizing.lock()
     }
 
     /// Whether the number follows what the machine offers.
@@ -140,10 +145,7 @@ pub(super) fn resize(sched: &'static Sched, n: usize) -> usize {
 
 /// Takes an active P out of the game, wherever it is, and gives away what it owns.
 fn retire(sched: &'static Sched, p: &'static P) {
-    // It may be on its way between an M and the idle list; then it arrives in a moment.
-    while !idle::withdraw_p(sched, p) && !take_for_good(p) {
-        thread::yield_now();
-    }
+    take(sched, p);
     // From here on P is nobody's but this thread's.
     let mut runnable = [ptr::null_mut(); 128];
     loop {
@@ -172,6 +174,14 @@ fn retire(sched: &'static Sched, p: &'static P) {
     // SAFETY: ours, no M is bound to P, and this is no section.
     unsafe { Mcache::flush(p.latch.cache()) };
     pusher_fence();
+}
+
+/// Takes an active P, wherever it is: the caller's from now on.
+pub(super) fn take(sched: &'static Sched, p: &'static P) {
+    // It may be on its way between an M and the idle list; then it arrives in a moment.
+    while !idle::withdraw_p(sched, p) && !take_for_good(p) {
+        thread::yield_now();
+    }
 }
 
 /// Takes P from the M that has it, if one has and is in no section.

@@ -18,6 +18,7 @@ use crate::{
     testing::world::World,
 };
 use std::{
+    panic::Location,
     ptr::{self, NonNull},
     sync::atomic::{
         Ordering::{Relaxed, SeqCst},
@@ -32,6 +33,7 @@ use std::{
 /// If it is of a kind that migrates, `start`, and what it leaves on its stack across parking calls, may go on on another
 /// thread: the contract of [`spawn_migrating`](crate::spawn_migrating). The closure lives as long as the goroutine does.
 #[inline]
+#[track_caller]
 pub(crate) unsafe fn spawn<F, T>(start: F, baggage: Option<Box<Baggage>>, kind: Kind) -> Handle<T>
 where
     F: FnOnce() -> T,
@@ -45,6 +47,7 @@ where
 /// # Safety
 ///
 /// As for `spawn`.
+#[track_caller]
 pub(crate) unsafe fn spawn_at<F, T>(
     start: F,
     baggage: Option<Box<Baggage>>,
@@ -55,7 +58,7 @@ where
     F: FnOnce() -> T,
 {
     lock::room();
-    let g = G::create(start, local::inherit(baggage), kind, site);
+    let g = G::create(start, local::inherit(baggage), kind, site, Location::caller());
     // SAFETY: made just now with these types, and this is the one handle.
     let handle = unsafe { Handle::new::<F>(g) };
     spawned(g);

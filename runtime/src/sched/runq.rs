@@ -154,6 +154,17 @@ impl RunQueue {
         self.ring[head.wrapping_add(ahead) as usize % RING].load(Relaxed)
     }
 
+    /// Shows all goroutines of the queue to `see`.
+    ///
+    /// # Safety
+    ///
+    /// The caller owns the P (invariant 1).
+    pub(crate) unsafe fn each(&self, mut see: impl FnMut(*mut G)) {
+        let (head, tail) = (self.head.load(Relaxed), self.tail.load(Relaxed));
+        (0..tail.wrapping_sub(head)).for_each(|i| see(self.ring[head.wrapping_add(i) as usize % RING].load(Relaxed)));
+        see(self.next.load(Relaxed));
+    }
+
     /// Takes up to `into.len()` of the oldest and says how many.
     ///
     /// # Safety

@@ -34,7 +34,7 @@ use super::{
     stall::{Cause, Stalls},
 };
 use crate::{
-    fatal,
+    deadlock, fatal,
     m::M,
     metrics,
     site::Site,
@@ -234,6 +234,7 @@ impl Monitor {
             let alarm = sysmon.alarm.load(SeqCst);
             self.make_ms();
             let before = time::now();
+            time::set_coarse(before);
             let overslept = !self.sleep(alarm, period, before);
             sysmon.rounds.fetch_add(1, Relaxed);
             let seen = self.look(overslept);
@@ -286,6 +287,9 @@ impl Monitor {
         if due != NEVER && self.sched.keeper.load(SeqCst).is_null() {
             let early = due.saturating_sub(before).max(SLEEP_FIRST_NS);
             timeout = Some(timeout.map_or(early, |period| period.min(early)));
+        }
+        if timeout.is_none() && due == NEVER && idle::all_asleep(self.sched) {
+            deadlock::look(self.sched);
         }
         if sysmon.wanted.load(SeqCst) == 0 {
             futex::wait(&sysmon.alarm, alarm, timeout.map(Duration::from_nanos));

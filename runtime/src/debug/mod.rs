@@ -1,4 +1,9 @@
-//! Looks at what the running goroutine's processor carries: for tests and for the curious.
+//! Looks at what goes on: all goroutines ([`dump`]), and what the running goroutine's processor carries.
+
+mod dump;
+pub(crate) mod unwind;
+
+pub use dump::{dump, dump_to};
 
 pub use baton_alloc::{CacheCounts, Snapshot, snapshot};
 

@@ -1,0 +1,168 @@
+//! Deadlocks and the end of the program. Without the test harness, whose threads would be about: each case is this program
+//! again, with the name of the case as its argument.
+
+use baton::{Runtime, chan, go, time};
+use std::{
+    env, process,
+    process::{Command, Output},
+    sync::mpsc,
+    thread,
+    time::Duration,
+};
+
+type Case = (&'static str, fn(), i32, &'static [&'static str]);
+
+/// Name, what the child does, its exit code, what it says on standard error.
+const CASES: [Case; 9] = [
+    (
+        "channel",
+        channel,
+        2,
+        &[
+            "all goroutines are asleep: deadlock",
+            "\"main\" [channel receive, ",
+            "\"other\" [channel send, ",
+            "tests/deadlock.rs",
+        ],
+    ),
+    ("join_cycle", join_cycle, 2, &["deadlock", "[join, "]),
+    ("after_work", after_work, 2, &["deadlock"]),
+    ("timer_pending", timer_pending, 0, &[]),
+    ("foreign_thread", foreign_thread, 0, &[]),
+    ("blocked_in_the_kernel", blocked_in_the_kernel, 0, &[]),
+    ("exit_from_a_goroutine", exit_from_a_goroutine, 7, &[]),
+    ("run_returns", run_returns, 0, &[]),
+    ("shutdown", shutdown, 0, &[]),
+];
+
+fn channel() {
+    baton::run(|| {
+        let (tx, rx) = chan::bounded::<u32>(0);
+        let (_tx, never) = chan::bounded::<u32>(0);
+        let _other = go!(name = "other"; move || tx.send(1));
+        let _keep = rx;
+        never.recv()
+    })
+    .unwrap();
+}
+
+fn join_cycle() {
+    baton::run(|| {
+        let (tx, rx) = chan::bounded::<baton::JoinHandle<()>>(1);
+        let waits = go!(move || rx.recv().unwrap().join().unwrap());
+        tx.send(waits).unwrap();
+        chan::never::<()>().recv().unwrap();
+    });
+}
+
+/// Much happened before, on many threads.
+fn after_work() {
+    baton::run(|| {
+        let handles: Vec<_> = (0..50)
+            .map(|_| go!(|| thread::sleep(Duration::from_millis(2))))
+            .collect();
+        handles.into_iter().for_each(|handle| handle.join().unwrap());
+        chan::never::<()>().recv().unwrap();
+    });
+}
+
+fn timer_pending() {
+    baton::run(|| {
+        let (tx, rx) = chan::bounded(0);
+        go!(move || {
+            time::sleep(Duration::from_millis(100));
+            tx.send(()).unwrap();
+        });
+        rx.recv().unwrap();
+    });
+}
+
+fn foreign_thread() {
+    let (tx, rx) = chan::bounded(0);
+    let sender = thread::spawn(move || {
+        thread::sleep(Duration::from_millis(100));
+        tx.send(5).unwrap();
+    });
+    assert_eq!(baton::run(|| rx.recv().unwrap()), 5);
+    sender.join().unwrap();
+}
+
+fn blocked_in_the_kernel() {
+    baton::run(|| {
+        let (tx, rx) = chan::bounded(0);
+        go!(move || {
+            thread::sleep(Duration::from_millis(100));
+            tx.send(()).unwrap();
+        });
+        rx.recv().unwrap();
+    });
+}
+
+fn exit_from_a_goroutine() {
+    baton::run(|| {
+        go!(|| process::exit(7));
+        chan::never::<()>().recv().unwrap();
+    });
+}
+
+/// What is parked when `run` returns stays parked, its destructors do not run, and the process ends.
+fn run_returns() {
+    struct Never;
+    impl Drop for Never {
+        fn drop(&mut self) {
+            process::abort();
+        }
+    }
+    baton::run(|| {
+        go!(|| {
+            let _never = Never;
+            chan::never::<()>().recv().unwrap();
+        });
+        baton::yield_now();
+    });
+    let (done, wait) = mpsc::channel();
+    go!(move || done.send(1).unwrap()); // the runtime goes on
+    assert_eq!(wait.recv(), Ok(1));
+}
+
+fn shutdown() {
+    let (tx, rx) = chan::bounded::<()>(0);
+    baton::run(|| {
+        (0..20).for_each(|_| drop(go!(|| time::sleep(Duration::from_millis(20)))));
+        Runtime::shutdown(Duration::from_secs(60)).unwrap();
+        go!(move || assert!(rx.recv().is_err()));
+        let late = Runtime::shutdown(Duration::from_millis(20)).unwrap_err();
+        assert_eq!(late.goroutines, 1);
+    });
+    drop(tx);
+    Runtime::shutdown(Duration::from_secs(60)).unwrap();
+}
+
+fn main() {
+    if let Some(name) = env::args().nth(1).filter(|name| !name.starts_with('-')) {
+        if let Some((_, case, ..)) = CASES.iter().find(|case| case.0 == name) {
+            case();
+        }
+        return; // a filter of `cargo test` that is none of ours
+    }
+    for (name, _, code, words) in CASES {
+        let Output { status, stderr, .. } = Command::new(env::current_exe().unwrap()).arg(name).output().unwrap();
+        let said = String::from_utf8_lossy(&stderr);
+        assert_eq!(status.code(), Some(code), "{name}: {said}");
+        for word in words {
+            assert!(said.contains(word), "{name}: no {word:?} in {said}");
+        }
+        println!("test {name} ... ok");
+    }
+    // Turned off, it waits, until it is ended.
+    let mut child = Command::new(env::current_exe().unwrap())
+        .arg("channel")
+        .env("BATON_DEADLOCK", "off")
+        .spawn()
+        .unwrap();
+    thread::sleep(Duration::from_millis(200));
+    assert_eq!(child.try_wait().unwrap(), None, "it was turned off");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    println!("test turned_off ... ok");
+}
