@@ -1,5 +1,7 @@
 //! Dumps: every goroutine with its state, its wait, where it was started and where it is.
 
+mod child;
+
 use baton::{chan, go, sync::WaitGroup, time};
 use std::{
     hint::black_box,
@@ -163,4 +165,56 @@ fn dumps_may_be_taken_at_any_time() {
     done.store(true, Release);
     watcher.join().unwrap();
     assert_eq!(sum, 20 * 49 * 25);
+}
+
+#[test]
+fn sigquit_dumps_and_ends() {
+    let ran = child::run("sigquit_dumps_and_ends", &[], &[child::NO_CORE], || {
+        baton::run(|| {
+            let from = line!();
+            let (_tx, rx) = chan::bounded(0);
+            let _reader = go!(name = "reader"; move || waits_in_a_named_function(&rx));
+            until_parked(1, from, "[channel receive");
+            // SAFETY: sends this process a signal.
+            unsafe { libc::kill(libc::getpid(), libc::SIGQUIT) };
+            chan::never::<()>().recv().unwrap();
+        });
+    });
+    ran.died(
+        libc::SIGQUIT,
+        &[
+            "baton: SIGQUIT",
+            "\"reader\" [channel receive",
+            "waits_in_a_named_function",
+        ],
+    );
+}
+
+#[test]
+fn a_line_each_period() {
+    let ran = child::run(
+        "a_line_each_period",
+        &[("BATON_SCHEDTRACE", "2"), ("BATON_PROCS", "2")],
+        &[],
+        || {
+            // Also while nobody runs.
+            baton::run(|| time::sleep(Duration::from_millis(100)));
+        },
+    );
+    ran.succeeded();
+    let lines: Vec<_> = ran.stderr.lines().filter(|line| line.starts_with("SCHED ")).collect();
+    assert!(lines.len() >= 2, "{ran:#?}");
+    let all = [
+        "ms: procs=2 idleprocs=",
+        " threads=",
+        " idlethreads=",
+        " spinningthreads=",
+        " goroutines=1 ",
+        " runqueue=",
+        " [0 0] ",
+    ];
+    assert!(
+        lines.iter().any(|line| all.iter().all(|part| line.contains(part))),
+        "{ran:#?}"
+    );
 }

@@ -31,6 +31,8 @@ pub(crate) struct Config {
     pub(crate) stack: Spec,
     /// Tests: every goroutine that parks goes on on another M.
     pub(crate) force_migration: bool,
+    /// Nanoseconds between two lines about the scheduler.
+    pub(crate) schedtrace: Option<u64>,
     /// A deadlock of all goroutines ends the program, with a report.
     pub(crate) deadlock_report: bool,
     /// Told of goroutines that keep their thread for long.
@@ -105,6 +107,7 @@ impl Config {
             "BATON_STACK_GROWTH",
             &[("trap", StackGrowth::Trap), ("demand", StackGrowth::DemandPaged)],
         )?;
+        let schedtrace = number(None, "schedtrace", "BATON_SCHEDTRACE", 1..=3_600_000)?;
         let deadlock = word("BATON_DEADLOCK", &[("report", true), ("off", false)])?;
         let migrate = word("BATON_FORCE_MIGRATION", &[("1", true), ("0", false)])?;
         let cache = word("BATON_CACHE_OWNER", &[("m", true), ("p", false)])?;
@@ -116,6 +119,7 @@ impl Config {
             stack: Spec::with_growth(max_stack, wishes.stack_growth.or(growth).unwrap_or(StackGrowth::Trap))
                 .map_err(ConfigError::Stack)?,
             force_migration: wishes.force_migration.or(migrate).unwrap_or(false),
+            schedtrace: schedtrace.map(|ms| ms as u64 * 1_000_000),
             deadlock_report: wishes.deadlock_report.or(deadlock).unwrap_or(true),
             on_stall: wishes.on_stall.clone(),
             cache_with_m: wishes.cache_with_m.or(cache).unwrap_or(false),

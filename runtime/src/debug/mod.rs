@@ -1,6 +1,7 @@
 //! Looks at what goes on: all goroutines ([`dump`]), and what the running goroutine's processor carries.
 
 mod dump;
+pub(crate) mod quit;
 pub(crate) mod unwind;
 
 pub use dump::{dump, dump_to};

@@ -140,6 +140,11 @@ fn publish(sched: &Sched, idle: &Idle) {
         .store(u32::try_from(idle.ps.len()).unwrap_or(u32::MAX), SeqCst);
 }
 
+/// How many Ms are asleep.
+pub(super) fn asleep(sched: &Sched) -> usize {
+    sched.idle.lock().ms.len()
+}
+
 /// Whether each M is asleep.
 pub(super) fn all_asleep(sched: &Sched) -> bool {
     let idle = sched.idle.lock();

@@ -22,6 +22,7 @@
 //! | `overflow` | goroutines that end because their stack is full |
 //! | `procs`, `quota` | how many Ps there are; how many CPUs the process may use |
 //! | `pause` | holding the scheduler still for a look at all goroutines |
+//! | `schedtrace` | a line about all this each period |
 //! | `note` | what an M sleeps on |
 //!
 //! # Lock order
@@ -42,6 +43,7 @@ mod procs;
 pub(crate) mod quota;
 mod ready;
 pub(crate) mod runq;
+mod schedtrace;
 pub(crate) mod stall;
 pub(crate) mod sysmon;
 

@@ -31,10 +31,13 @@ use super::{
     idle::{self, release_p},
     os::Probes,
     procs, quota, sched,
+    schedtrace::Schedtrace,
     stall::{Cause, Stalls},
 };
 use crate::{
-    deadlock, fatal,
+    deadlock,
+    debug::quit,
+    fatal,
     m::M,
     metrics,
     site::Site,
@@ -142,6 +145,12 @@ impl Sysmon {
         }
     }
 
+    /// Wakes it for a look, from a signal handler too.
+    pub(crate) fn poke(&self) {
+        self.alarm.fetch_add(1, SeqCst);
+        futex::wake(&self.alarm, 1);
+    }
+
     /// Asks for a new M, which the caller has counted as spinning.
     pub(super) fn request_m(&self) {
         self.wanted.fetch_add(1, AcqRel);
@@ -206,6 +215,7 @@ struct Monitor {
     probes: Probes,
     stalls: Stalls,
     next_m: u32,
+    schedtrace: Option<Schedtrace>,
     /// When to look at the CPU quota again, and what it was.
     quota_due: u64,
     quota: usize,
@@ -219,6 +229,7 @@ impl Monitor {
             probes: Probes::default(),
             stalls: Stalls::default(),
             next_m: 0,
+            schedtrace: sched.config.schedtrace.map(Schedtrace::new),
             quota_due: time::now() + QUOTA_NS,
             quota: sched.config.procs,
         }
@@ -228,6 +239,7 @@ impl Monitor {
         block_signals();
         // SAFETY: sets this thread's own timer slack: its short sleeps should be short.
         unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1) };
+        quit::install(self.sched);
         let sysmon = &self.sched.sysmon;
         let mut period = SLEEP_FIRST_NS;
         loop {
@@ -248,6 +260,10 @@ impl Monitor {
                 (period * 2).min(longest).min(seen.slice_ends.max(SLEEP_FIRST_NS))
             };
             self.look_at_quota();
+            quit::look();
+            if let Some(schedtrace) = &mut self.schedtrace {
+                schedtrace.look(self.sched);
+            }
         }
     }
 
@@ -290,6 +306,10 @@ impl Monitor {
         }
         if timeout.is_none() && due == NEVER && idle::all_asleep(self.sched) {
             deadlock::look(self.sched);
+        }
+        if let Some(schedtrace) = &self.schedtrace {
+            let left = schedtrace.left();
+            timeout = Some(timeout.map_or(left, |timeout| timeout.min(left)));
         }
         if sysmon.wanted.load(SeqCst) == 0 {
             futex::wait(&sysmon.alarm, alarm, timeout.map(Duration::from_nanos));
