@@ -71,7 +71,7 @@ pub(crate) enum WaitReason {
 impl WaitReason {
     /// In words, of its number.
     pub(crate) fn name(reason: u8) -> &'static str {
-        const NAMES: [(WaitReason, &str); 7] = [
+        const NAMES: [(WaitReason, &str); 16] = [
             (WaitReason::ChanSend, "channel send"),
             (WaitReason::ChanRecv, "channel receive"),
             (WaitReason::Select, "select"),
@@ -79,6 +79,15 @@ impl WaitReason {
             (WaitReason::Join, "join"),
             (WaitReason::WaitGroup, "wait group"),
             (WaitReason::Scope, "scope"),
+            (WaitReason::Mutex, "mutex"),
+            (WaitReason::RwLockRead, "rwlock read"),
+            (WaitReason::RwLockWrite, "rwlock write"),
+            (WaitReason::Condvar, "condvar"),
+            (WaitReason::Semaphore, "semaphore"),
+            (WaitReason::Barrier, "barrier"),
+            (WaitReason::Once, "once"),
+            (WaitReason::Context, "context"),
+            (WaitReason::Future, "future"),
         ];
         let name = NAMES.iter().find(|(known, _)| *known as u8 == reason);
         name.map_or("waiting", |(_, name)| name)
