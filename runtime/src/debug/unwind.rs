@@ -164,6 +164,20 @@ const PLUMBING: [&str; 13] = [
     "__rust_try",
 ];
 
+/// The same for functions that were inlined, whose names come without a path: where their source lies.
+const PLUMBING_FILES: [&str; 10] = [
+    "runtime/src/debug/",
+    "runtime/src/g.rs",
+    "runtime/src/lock.rs",
+    "runtime/src/park.rs",
+    "runtime/src/sched/",
+    "runtime/src/waitlist.rs",
+    "/corosensei-",
+    "library/core/src/",
+    "library/std/src/panic",
+    "library/alloc/src/",
+];
+
 impl Symbols {
     /// What a backtrace prints for this address: a line or two for each function, inlined ones too; nothing for those that
     /// are the runtime's inside.
@@ -183,12 +197,14 @@ impl Symbols {
                 let Some(name) = symbol.name() else { return };
                 let name = format!("{name:#}");
                 let text = text.get_or_insert_with(String::new);
-                if PLUMBING.iter().any(|plumbing| name.contains(plumbing)) {
+                let file = symbol.filename().map(|file| file.display().to_string());
+                let lies_in = |plumbing| file.as_ref().is_some_and(|file| file.contains(plumbing));
+                if PLUMBING.iter().any(|plumbing| name.contains(plumbing)) || PLUMBING_FILES.into_iter().any(lies_in) {
                     return;
                 }
                 let _ = writeln!(text, "    {name}");
-                if let (Some(file), Some(line)) = (symbol.filename(), symbol.lineno()) {
-                    let _ = writeln!(text, "        at {}:{line}", file.display());
+                if let (Some(file), Some(line)) = (&file, symbol.lineno()) {
+                    let _ = writeln!(text, "        at {file}:{line}");
                 }
             });
             text
