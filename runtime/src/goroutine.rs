@@ -80,7 +80,7 @@ where
 /// let seen = baton::run(|| {
 ///     let (tx, rx) = baton::chan::bounded(1);
 ///     let reader = baton::spawn(move || {
-///         let shared = Rc::new(1); // not Send, and kept across parking calls
+///         let shared = Rc::new(1_u32); // not Send, and kept across parking calls
 ///         for n in rx {
 ///             SEEN.with_borrow_mut(|seen| seen.push(n + *shared));
 ///         }

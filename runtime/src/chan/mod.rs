@@ -21,7 +21,7 @@
 //! | [`bounded`], [`unbounded`] | what senders send |
 //! | [`after`], [`at`] | one moment, when it has come |
 //! | [`tick`] | a moment at regular intervals |
-//! | [`never`] | nothing, ever |
+//! | [`never()`] | nothing, ever |
 //!
 //! [`select!`](crate::select), [`select_biased!`](crate::select_biased) and [`Select`] wait for several operations at once.
 //!
@@ -167,9 +167,9 @@ fn clock(clock: Clock<Instant>) -> Receiver<Instant> {
 ///
 /// let (tx, rx) = unbounded();
 /// tx.send(1).unwrap();
-/// let paused = true;
+/// let (paused, closed) = (true, never());
 /// select! {
-///     recv(if paused { &never() } else { &rx }) -> _ => unreachable!("not now"),
+///     recv(if paused { &closed } else { &rx }) -> _ => unreachable!("not now"),
 ///     default => {}
 /// }
 /// ```
