@@ -8,7 +8,7 @@
 //! What is resident on a warm stack says how deep *somebody* went. So before one goroutine in many the scheduler has marks
 //! written into the part that is known to be memory ([`Desc::set_gauge`]), and looks afterwards which of them are still
 //! there ([`Desc::read_gauge`]). A mark that lies in a hole of a frame survives; the four of an octave make that unlikely to
-//! matter. What is deeper than the marks is new memory, and that the kernel can tell.
+//! matter, and since the same goroutines on the same stack have the same holes, the marks lie elsewhere each time. What is deeper than the marks is new memory, and that the kernel can tell.
 
 use crate::{Class, reservation::Desc};
 use core::{ptr, sync::atomic::Ordering::Relaxed};
@@ -17,6 +17,8 @@ use core::{ptr, sync::atomic::Ordering::Relaxed};
 const WORDS: usize = 4;
 /// Where marks begin.
 const FIRST: usize = 2 << 10;
+/// All marks of one measurement are shifted by so many cache lines, less one, at most.
+const SHIFTS: usize = 8;
 
 /// The distances of the marks from the base, up to `depth`.
 fn distances(depth: usize) -> impl DoubleEndedIterator<Item = usize> {
@@ -25,9 +27,9 @@ fn distances(depth: usize) -> impl DoubleEndedIterator<Item = usize> {
 }
 
 impl Desc {
-    /// The words of the mark at this distance.
-    fn mark_at(&self, distance: usize) -> *mut [usize; WORDS] {
-        ptr::with_exposed_provenance_mut((self.base() - distance) & !63)
+    /// The words of the mark at this distance, shifted.
+    fn mark_at(&self, distance: usize, shift: usize) -> *mut [usize; WORDS] {
+        ptr::with_exposed_provenance_mut((self.base() - distance - 64 * shift) & !63)
     }
 
     /// How deep the marks may reach: as deep as is open and known to be memory.
@@ -35,19 +37,19 @@ impl Desc {
         self.class().bytes().min(self.base() - self.limit())
     }
 
-    /// Writes the marks.
+    /// Writes the marks, where `turn` has them: any number that differs from one measurement to the next.
     ///
     /// # Safety
     ///
     /// The caller holds the stack, and nothing runs on it yet.
-    pub unsafe fn set_gauge(&self) {
-        let depth = self.gauge_depth();
+    pub unsafe fn set_gauge(&self, turn: u64) {
+        let (depth, shift) = (self.gauge_depth() & !(SHIFTS - 1), turn as usize % SHIFTS);
         for distance in distances(depth) {
-            let mark = self.mark_at(distance);
+            let mark = self.mark_at(distance, shift);
             // SAFETY: inside the open part of a stack that nobody uses.
             unsafe { mark.write([mark.addr(); WORDS]) };
         }
-        self.gauge.store(u32::try_from(depth).unwrap_or(u32::MAX), Relaxed);
+        self.gauge.store(u32::try_from(depth | shift).unwrap_or(0), Relaxed);
     }
 
     /// If [`set_gauge`](Self::set_gauge) came before the goroutine that has ended: about how deep it went, in bytes, to a
@@ -57,14 +59,15 @@ impl Desc {
     ///
     /// The caller holds the stack, and what ran on it has ended.
     pub unsafe fn read_gauge(&self) -> Option<usize> {
-        let set = self.gauge.swap(0, Relaxed) as usize;
+        let word = self.gauge.swap(0, Relaxed) as usize;
+        let (set, shift) = (word & !(SHIFTS - 1), word % SHIFTS);
         if set == 0 {
             return None;
         }
         // The stack may have been shrunk meanwhile: what was open then may be guarded now.
         let set = set.min(self.base() - self.limit());
         let gone = distances(set).rev().find(|&distance| {
-            let mark = self.mark_at(distance);
+            let mark = self.mark_at(distance, shift);
             // SAFETY: inside the open part of the stack.
             let found = unsafe { mark.read() };
             found != [mark.addr(); WORDS]

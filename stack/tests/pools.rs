@@ -333,7 +333,7 @@ fn the_gauge_tells_how_deep_the_last_one_went() {
     assert_eq!(unsafe { stack.desc().read_gauge() }, None, "nobody set it");
     for depth in [3 * KIB, 20 * KIB, 100 * KIB, 700 * KIB, 1500 * KIB, 10 * KIB] {
         // SAFETY: the stack is held, and nothing runs on it.
-        unsafe { stack.desc().set_gauge() };
+        unsafe { stack.desc().set_gauge(0) };
         stack = run(stack, move |desc| descend(desc.base(), depth, &mut || {}));
         // SAFETY: the stack is held, and what ran on it has ended.
         let read = unsafe { stack.desc().read_gauge() }.expect("it was set");

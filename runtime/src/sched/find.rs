@@ -478,7 +478,7 @@ fn prepare(id: u64, site: &'static Site, stack: &Stack) {
     }
     if site.is_measured(id) {
         // SAFETY: as above.
-        unsafe { desc.set_gauge() };
+        unsafe { desc.set_gauge(id) };
     }
 }
 
