@@ -3,7 +3,7 @@
 //! ```text
 //!   get ◀─ shard of this P ◀─ half a shard ─ shared ─▶ half a shard ─▶ shard of another P ─▶ get
 //!   put ─▶                 ─ half a shard ─▶        ◀─                                    ◀─ put
-//!          (no lock: one section)            (lock)
+//!          (no lock: one section)        (a bounded queue)
 //! ```
 //!
 //! # Invariants
@@ -13,15 +13,14 @@
 //! 2. The first `len` slots of a shard are objects.
 //! 3. All of a shard's memory was touched before any section does.
 
-use crate::lock::Mutex;
 use crate::{m, procs, sched::checkpoint};
+use crossbeam_queue::ArrayQueue;
 use std::{
     array,
     cell::UnsafeCell,
     fmt,
     mem::{ManuallyDrop, MaybeUninit},
     ops::{Deref, DerefMut},
-    sync::atomic::{AtomicUsize, Ordering::Relaxed},
 };
 
 /// Objects that a P keeps.
@@ -53,9 +52,7 @@ const SHARED_PER_P: usize = 64;
 pub struct Pool<T> {
     make: Box<dyn Fn() -> T + Send + Sync>,
     shards: Box<[Shard<T>]>,
-    shared: Mutex<Vec<T>>,
-    /// A copy of `shared.len()`, to look at without the lock.
-    shared_len: AtomicUsize,
+    shared: ArrayQueue<T>,
 }
 
 /// An object of a [`Pool`], which goes back there when this is dropped.
@@ -111,8 +108,7 @@ impl<T> Pool<T> {
         Self {
             make: Box::new(make),
             shards: (0..procs()).map(shard).collect(),
-            shared: Mutex::new(Vec::new()),
-            shared_len: AtomicUsize::new(0),
+            shared: ArrayQueue::new(SHARED_PER_P * procs()),
         }
     }
 
@@ -152,18 +148,11 @@ impl<T> Pool<T> {
     /// Half a shard from the shared objects: one for the caller, the others for its shard.
     #[cold]
     fn take_shared(&self) -> Option<T> {
-        if self.shared_len.load(Relaxed) == 0 {
-            return None;
-        }
         let mut batch = Slots::empty();
+        while batch.len < BATCH
+            && let Some(object) = self.shared.pop()
         {
-            let mut shared = self.shared.lock();
-            while batch.len < BATCH
-                && let Some(object) = shared.pop()
-            {
-                batch.push(object).ok();
-            }
-            self.shared_len.store(shared.len(), Relaxed);
+            batch.push(object).ok();
         }
         let first = batch.pop();
         self.with_shard(|slots| {
@@ -193,18 +182,13 @@ impl<T> Pool<T> {
         self.share(batch);
     }
 
+    /// Shares the objects of a batch; those that find no room are dropped.
     fn share(&self, mut batch: Slots<T>) {
-        if batch.len == 0 {
-            return;
+        while let Some(object) = batch.pop() {
+            if self.shared.push(object).is_err() {
+                break;
+            }
         }
-        let mut shared = self.shared.lock();
-        while shared.len() < SHARED_PER_P * self.shards.len()
-            && let Some(object) = batch.pop()
-        {
-            shared.push(object);
-        }
-        self.shared_len.store(shared.len(), Relaxed);
-        drop(shared); // what is left in the batch is dropped without the lock
     }
 }
 
@@ -245,7 +229,7 @@ impl<T: fmt::Debug> fmt::Debug for Pooled<'_, T> {
 impl<T> fmt::Debug for Pool<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Pool")
-            .field("shared", &self.shared_len.load(Relaxed))
+            .field("shared", &self.shared.len())
             .finish_non_exhaustive()
     }
 }
