@@ -27,7 +27,7 @@ build() {
     shift
     cargo build -q --profile "$profile" -p baton-alloc --example pair "$@"
     program=$(mktemp)
-    cp "target/$profile/examples/pair" "$program"
+    cp "${CARGO_TARGET_DIR:-target}/$profile/examples/pair" "$program"
     chmod +x "$program"
 }
 

@@ -59,11 +59,12 @@ impl Desc {
     ///
     /// The caller holds the stack, and what ran on it has ended.
     pub unsafe fn read_gauge(&self) -> Option<usize> {
-        let word = self.gauge.swap(0, Relaxed) as usize;
-        let (set, shift) = (word & !(SHIFTS - 1), word % SHIFTS);
-        if set == 0 {
+        let word = self.gauge.load(Relaxed) as usize;
+        if word == 0 {
             return None;
         }
+        self.gauge.store(0, Relaxed); // no exchange: whoever holds the stack is alone with its gauge
+        let (set, shift) = (word & !(SHIFTS - 1), word % SHIFTS);
         // The stack may have been shrunk meanwhile: what was open then may be guarded now.
         let set = set.min(self.base() - self.limit());
         let gone = distances(set).rev().find(|&distance| {
