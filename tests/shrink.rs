@@ -2,10 +2,21 @@
 //! the process.
 
 use baton::{Alloc, chan, go, sync::WaitGroup};
-use std::{fs, hint::black_box, ptr};
+use std::{
+    fs,
+    hint::black_box,
+    ptr,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 #[global_allocator]
 static ALLOC: Alloc = Alloc;
+
+/// The memory of the process is that of all its tests: they take turns.
+fn alone() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 const GOROUTINES: usize = if cfg!(debug_assertions) { 2_000 } else { 10_000 };
 
@@ -68,6 +79,7 @@ fn parked(depth: usize) -> usize {
 
 #[test]
 fn who_was_deep_costs_no_more_than_who_never_was() {
+    let _alone = alone();
     baton::run(|| {
         parked(512); // what only the first round pays
         let shallow = parked(512);
@@ -86,6 +98,7 @@ fn who_was_deep_costs_no_more_than_who_never_was() {
 /// Memory is taken again and again while the goroutines wake, go deep and park: nobody loses what it uses.
 #[test]
 fn who_goes_on_meanwhile_loses_nothing() {
+    let _alone = alone();
     baton::run(|| {
         let rounds = 150;
         let pairs: Vec<_> = (0..8_usize)
