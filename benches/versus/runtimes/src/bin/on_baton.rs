@@ -1,6 +1,10 @@
 //! The rows on Baton.
 
-use baton::{chan, go, sync::WaitGroup, time};
+use baton::{
+    chan, go,
+    sync::{Mutex, RwLock, WaitGroup},
+    time,
+};
 use std::{
     hint::black_box,
     sync::{
@@ -34,8 +38,29 @@ fn main() {
         "spsc" => per_turn(SPSC, || spsc(chan::bounded(128))),
         "unbounded" => per_turn(SPSC, || spsc(chan::unbounded())),
         "mpmc" => per_turn(MPMC.0 * MPMC.1, mpmc),
+        "select_4" => per_turn(SELECT, select_4),
         "skynet" => in_all(|| assert_eq!(skynet(0, SKYNET), SKYNET * (SKYNET - 1) / 2)),
         "sieve" => in_all(sieve),
+        "mutex" => per_turn(MUTEX.0 * MUTEX.1, || {
+            let count = Arc::new(Mutex::new(0));
+            together(MUTEX.0, {
+                let count = count.clone();
+                move |_| (0..MUTEX.1).for_each(|_| *count.lock() += 1)
+            });
+            assert_eq!(*count.lock(), MUTEX.0 * MUTEX.1);
+        }),
+        "rwlock_95" => per_turn(MUTEX.0 * MUTEX.1, || {
+            let count = Arc::new(RwLock::new(0_u64));
+            together(MUTEX.0, move |_| {
+                (0..MUTEX.1).for_each(|i| {
+                    if i % 20 == 0 {
+                        *count.write() += 1
+                    } else {
+                        black_box(*count.read());
+                    }
+                })
+            });
+        }),
         "parked_1m" => parked(),
         "timers_1m" => timers(),
         "hog" => hog(0),
@@ -106,6 +131,23 @@ fn mpmc() {
         receivers.into_iter().map(|r| r.join().unwrap()).sum::<usize>(),
         MPMC.0 * MPMC.1
     );
+}
+
+fn select_4() {
+    let (senders, rx): (Vec<_>, Vec<_>) = (0..4).map(|_| chan::bounded::<usize>(0)).unzip();
+    for tx in senders {
+        go!(move || while tx.send(1).is_ok() {});
+    }
+    let mut sum = 0;
+    while sum < SELECT {
+        sum += chan::select! {
+            recv(rx[0]) -> n => n,
+            recv(rx[1]) -> n => n,
+            recv(rx[2]) -> n => n,
+            recv(rx[3]) -> n => n,
+        }
+        .unwrap();
+    }
 }
 
 fn skynet(first: usize, size: usize) -> usize {
