@@ -90,14 +90,14 @@ impl Mode {
         }
     }
 
-    /// Whether a lock in this state can be had.
+    /// Whether a lock in this state can be had. Readers do not join others past those who wait (else readers that overlap
+    /// would keep a writer out for ever), unless they have waited themselves and were woken.
     #[inline]
-    fn may_take(self, state: usize) -> bool {
-        let against = match self {
-            Self::Exclusive => !(WAITERS | WOKEN),
-            Self::Shared => WRITER | STARVING,
-        };
-        state & against == 0
+    fn may_take(self, state: usize, woken: usize) -> bool {
+        match self {
+            Self::Exclusive => state & !(WAITERS | WOKEN) == 0,
+            Self::Shared => state & (WRITER | STARVING) == 0 && (woken != 0 || state & WAITERS == 0 || state < READER),
+        }
     }
 }
 
@@ -131,7 +131,7 @@ impl RawLock {
     #[inline]
     pub(super) fn try_lock(&self, mode: Mode) -> bool {
         let mut state = self.state.load(Relaxed);
-        while mode.may_take(state) {
+        while mode.may_take(state, 0) {
             match self.take(mode, state, 0) {
                 Ok(()) => return true,
                 Err(now) => state = now,
@@ -214,7 +214,7 @@ impl RawLock {
         let mut spins = 0;
         loop {
             let state = self.state.load(Relaxed);
-            if mode.may_take(state) {
+            if mode.may_take(state, woken) {
                 if self.take(mode, state, woken).is_ok() {
                     return true;
                 }
@@ -271,7 +271,7 @@ impl RawLock {
     fn queue_up(&self, mode: Mode, woken: usize, starving: usize) -> bool {
         loop {
             let state = self.state.load(Relaxed);
-            if mode.may_take(state) {
+            if mode.may_take(state, woken) {
                 return false;
             }
             if self.cas(state, (state & !woken) | WAITERS | starving) {
