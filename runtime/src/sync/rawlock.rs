@@ -14,7 +14,7 @@
 //! | `WOKEN` | somebody was woken and will look at the lock: no need to wake another | by who wakes | by the woken, when he gets the lock, queues up again or gives up |
 //! | `STARVING` | the first in the queue has waited for too long: the lock goes to him, and nobody else gets it | by him, as he queues up | by who hands the lock over |
 //!
-//! Who comes while the lock is free gets it, even if others wait: a running goroutine that takes a lock costs nothing, and one
+//! Who comes while the lock is free gets it, even if others wait (but readers do not join readers past those who wait): a running goroutine that takes a lock costs nothing, and one
 //! that must be woken first costs a switch. So that nobody starves, a waiter who was woken in vain after
 //! [`STARVES_AFTER`] makes the next holder hand the lock over (Go's rule).
 //!

@@ -19,8 +19,8 @@ pub struct RawRwLock(RawLock);
 
 /// Many readers or one writer, goroutines and threads alike: as [`Mutex`](super::Mutex) in everything else.
 ///
-/// Readers get in while others read, even if a writer waits, until the writer has waited for a millisecond; then nobody gets in
-/// before him. A writer that lets go wakes whoever waited first, and all readers behind who waited in a row.
+/// Readers get in while others read, unless somebody waits: then who comes queues up behind, so that a writer has his turn.
+/// A writer that lets go wakes whoever waited first, and all readers behind who waited in a row.
 ///
 /// A reader that locks again while it reads may wait for a writer that waits for it. Do not.
 ///
