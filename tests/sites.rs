@@ -1,9 +1,7 @@
 //! What `go!` learns about the stacks of its goroutines. A binary of its own: it looks at what all sites have learned.
-//!
-//! The gauge may find a goroutine shallower than it was, where its frames have holes; so the lower bounds are wide.
 
 use baton::{SpawnSite, chan, go};
-use std::{hint::black_box, ptr};
+use std::{hint::black_box, ops::RangeInclusive, ptr};
 
 /// Uses `depth` bytes of stack.
 fn descend(depth: usize) -> usize {
@@ -41,19 +39,22 @@ fn a_site_learns_and_forgets() {
         };
         let line = (from..=to).next_back().unwrap();
         let class = || learned(line).stack_bytes as usize;
-        run(1 << 10, 20);
-        assert!(class() <= 16 << 10, "{:?}", learned(line));
-        run(200 << 10, 500);
-        assert!((16 << 10..=512 << 10).contains(&class()), "{:?}", learned(line));
-        // Never less than it was; more, if the stack was used deeper by others, which the other test here does.
+        // Now and then one is found deeper than it was, on a stack that others have used (the other test does), or shallower,
+        // where its frames have holes. That passes; so the question is whether the right class is found by and by.
+        let finds = |depth: usize, classes: RangeInclusive<usize>| {
+            let found = (0..40).any(|_| {
+                run(depth, 500);
+                classes.contains(&class())
+            });
+            assert!(found, "{depth} bytes deep: {:?}", learned(line));
+        };
+        finds(1 << 10, 0..=16 << 10);
+        finds(200 << 10, 256 << 10..=512 << 10);
         assert!(learned(line).deepest_bytes >= 200 << 10, "{:?}", learned(line));
-        // One outlier is forgotten by and by: a class for each that is measured.
-        run(900 << 10, 200);
-        assert_eq!(class(), 1 << 20);
-        run(200 << 10, 2_000);
-        assert!((16 << 10..=512 << 10).contains(&class()), "{:?}", learned(line));
-        run(1 << 10, 5_000);
-        assert!(class() <= 16 << 10, "{:?}", learned(line));
+        finds(900 << 10, 1 << 20..=1 << 20);
+        // Deep ones are forgotten: a class for each that is measured.
+        finds(200 << 10, 256 << 10..=512 << 10);
+        finds(1 << 10, 0..=16 << 10);
     });
 }
 
