@@ -7,10 +7,12 @@ use std::{
     ffi::OsStr,
     fs,
     io::{BufRead, BufReader, Write},
+    ops::Deref,
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     sync::LazyLock,
+    thread,
 };
 
 /// The library, built by the Cargo that runs this test, in the profile that people preload.
@@ -30,12 +32,29 @@ static LIBRARY: LazyLock<PathBuf> = LazyLock::new(|| {
     PathBuf::from(library)
 });
 
-/// A directory of this test's own, empty.
-fn scratch(test: &str) -> PathBuf {
-    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(test);
-    let _ = fs::remove_dir_all(&dir);
+/// A directory of one test of one process, empty; gone with this value, unless the test fails.
+struct Scratch(PathBuf);
+
+impl Deref for Scratch {
+    type Target = Path;
+
+    fn deref(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if !thread::panicking() {
+            fs::remove_dir_all(&self.0).unwrap();
+        }
+    }
+}
+
+fn scratch(test: &str) -> Scratch {
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{test}-{}", std::process::id()));
     fs::create_dir_all(&dir).unwrap();
-    dir
+    Scratch(dir)
 }
 
 /// Whether a program is there. If not, says that the test is left out.
@@ -71,7 +90,8 @@ fn compiled(test: &str, compiler: &str, source: &str) {
     if !have(compiler) {
         return;
     }
-    let program = scratch(test).join("program");
+    let dir = scratch(test);
+    let program = dir.join("program");
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/c").join(source);
     output(
         Command::new(compiler)
@@ -121,7 +141,7 @@ fn a_heap_profile() {
             .env("BATON_HEAP_PROFILE_RATE", "1"),
     );
     let has = |bytes: &[u8], text: &str| bytes.windows(text.len()).any(|window| window == text.as_bytes());
-    let profiles: Vec<_> = fs::read_dir(&dir)
+    let profiles: Vec<_> = fs::read_dir(&*dir)
         .unwrap()
         .map(|entry| entry.unwrap().path())
         .filter(|path| path.extension().is_some_and(|e| e != "c"))
@@ -242,7 +262,7 @@ fn git() {
             preloaded("git")
                 .args(name)
                 .args(args)
-                .current_dir(&dir)
+                .current_dir(&*dir)
                 .env_remove("GIT_DIR")
                 .env_remove("GIT_WORK_TREE"),
         )
@@ -291,7 +311,7 @@ fn gcc() {
     output(
         preloaded("gcc")
             .args(["-w", "-O2", "-g", "-o", "main", "main.c"])
-            .current_dir(&dir),
+            .current_dir(&*dir),
     );
     // 499 * 3 + 498 * 2 + 497 * 1 + 496 * 0.
     assert_eq!(output(&mut preloaded(dir.join("main"))), "2990\n");
@@ -320,7 +340,7 @@ fn rustc() {
     output(
         preloaded(rustc)
             .args(["-O", "--edition=2021", "main.rs"])
-            .current_dir(&dir),
+            .current_dir(&*dir),
     );
     assert_eq!(output(&mut preloaded(dir.join("main"))), "84036\n");
 }
@@ -347,7 +367,7 @@ fn redis_server() {
         preloaded("redis-server")
             .args(["--port", "0", "--save", "", "--unixsocket"])
             .arg(&socket)
-            .current_dir(&dir)
+            .current_dir(&*dir)
             .stdout(Stdio::piped())
             .spawn()
             .unwrap(),
