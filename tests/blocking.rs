@@ -81,6 +81,42 @@ fn who_blocks_by_habit_is_foreseen() {
     ran.succeeded();
 }
 
+/// Goroutines that sleep in their only turn: after the first few of their site the processor leaves before they run. When
+/// they sleep no more, that is learned as fast.
+#[test]
+fn what_blocks_at_one_site_is_foreseen_there() {
+    static DONE: AtomicBool = AtomicBool::new(false);
+    const TURNS: u64 = 200;
+    let ran = child::run("what_blocks_at_one_site_is_foreseen_there", ONE, &[], || {
+        let foreseen = || baton::metrics().handoffs_foreseen;
+        baton::run(move || {
+            let busy = go!(|| {
+                while !DONE.load(SeqCst) {
+                    baton::yield_now();
+                }
+            });
+            let turn = |sleeps: bool| {
+                let goroutine = go!(move || {
+                    if sleeps {
+                        thread::sleep(Duration::from_millis(2));
+                    }
+                });
+                goroutine.join().unwrap();
+            };
+            while foreseen() < 8 {
+                turn(true);
+            }
+            let before = foreseen();
+            (0..TURNS).for_each(|_| turn(false));
+            let after = foreseen();
+            assert!(after - before < TURNS / 4, "{before} {after}");
+            DONE.store(true, SeqCst);
+            busy.join().unwrap();
+        });
+    });
+    ran.succeeded();
+}
+
 fn deep(n: usize) -> usize {
     let frame = black_box([n; 16]);
     if n == 0 {

@@ -1,4 +1,4 @@
-//! What each spawn site has learned: how deep its goroutines go.
+//! What each spawn site has learned: how deep its goroutines go, and whether they block.
 //!
 //! ```text
 //!   go!(…) ─▶ static Site ◀── one exit in 64: how deep did it go? ── deeper: that class at once
@@ -10,6 +10,9 @@
 //! which its number decides, so the others pay nothing but a look at a word that hardly ever changes. A deep outlier raises the class
 //! at once, since the next may be as deep; every measured goroutine that is shallower lowers it by one, so the outlier is
 //! forgotten after some hundreds.
+//!
+//! Whether new goroutines are taken for blockers ([`habit`](crate::sched)) is a small sum: each processor that had to be taken from one
+//! that slept adds to it, each new goroutine that was taken for a blocker and did not sleep takes away more.
 
 use crate::sched::stall::Cause;
 use baton_stack::Class;
@@ -26,6 +29,10 @@ const ALWAYS: u32 = 8;
 /// Of how many goroutines one is measured afterwards.
 const ONE_IN: u64 = 64;
 
+/// From how many points on new goroutines are taken for blockers; more than [`BLOCKS_MOST`] are not counted.
+const BLOCKS: u8 = 2;
+const BLOCKS_MOST: u8 = 8;
+
 /// A place in the program's text that starts goroutines. Made by [`go!`](crate::go) alone.
 #[derive(Debug)]
 pub struct Site {
@@ -37,6 +44,8 @@ pub struct Site {
     measured: AtomicU32,
     /// The greatest depth of them.
     deepest: AtomicUsize,
+    /// Points for new goroutines to be taken for blockers.
+    blocks: AtomicU8,
     /// Processors taken from goroutines of this site, by cause.
     handoffs: [AtomicU32; 3],
     /// Whether it is on the list.
@@ -59,6 +68,7 @@ impl Site {
             class: AtomicU8::new(0),
             measured: AtomicU32::new(0),
             deepest: AtomicUsize::new(0),
+            blocks: AtomicU8::new(0),
             handoffs: [const { AtomicU32::new(0) }; 3],
             listed: AtomicBool::new(false),
             older: AtomicPtr::new(ptr::null_mut()),
@@ -95,7 +105,29 @@ impl Site {
     /// A processor was taken because of a goroutine of this site.
     pub(crate) fn handed_off(&'static self, cause: Cause) {
         self.handoffs[cause as usize].fetch_add(1, Relaxed);
+        if cause != Cause::Hog {
+            self.learn_blocks(true);
+        }
         self.list();
+    }
+
+    /// Whether a new goroutine will probably sleep in the kernel.
+    #[inline]
+    pub(crate) fn blocks(&self) -> bool {
+        self.blocks.load(Relaxed) >= BLOCKS
+    }
+
+    /// A goroutine slept in the kernel, or was taken for one that would and did not.
+    pub(crate) fn learn_blocks(&self, slept: bool) {
+        let points = self.blocks.load(Relaxed);
+        let next = if slept {
+            (points + 1).min(BLOCKS_MOST)
+        } else {
+            points.saturating_sub(BLOCKS)
+        };
+        if next != points {
+            self.blocks.store(next, Relaxed); // two may learn at a time; a point more or less does not matter
+        }
     }
 
     /// Puts the site on the list, if it is not there.

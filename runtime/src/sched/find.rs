@@ -84,7 +84,10 @@ impl Left {
                 }
                 put_global(m.sched, g);
             }
-            Self::Ended(stack) => baton_stack::release(stack),
+            Self::Ended(stack) => {
+                habit::after_end(m);
+                baton_stack::release(stack);
+            }
         }
     }
 }
@@ -507,7 +510,10 @@ fn execute(m: &'static M, g: NonNull<G>, stack: Option<Stack>) -> Left {
                 prepare(this.id(), site, &stack);
             }
             // SAFETY: ours, and it has not run.
-            unsafe { Body::bind(stack, g) }
+            let body = unsafe { Body::bind(stack, g) };
+            // SAFETY: bound just now, and ours.
+            unsafe { body.as_ref() }.blocks.set(this.site.is_some_and(Site::blocks));
+            body
         }
     };
     // SAFETY: bound, and ours.

@@ -33,9 +33,23 @@ pub(super) fn before_turn(m: &'static M) {
 #[cold]
 pub(super) fn after_turn(m: &'static M, body: &Body) {
     match m.sleeps_before.take() {
-        Some(before) => body.blocks.set(sleeps() != before),
+        Some(before) => {
+            let slept = sleeps() != before;
+            body.blocks.set(slept);
+            if let Some(site) = m.site() {
+                site.learn_blocks(slept);
+            }
+        }
         None if m.found_asleep.load(Relaxed) => body.blocks.set(true),
         None => {}
+    }
+}
+
+/// When a goroutine whose M has no P has ended: others of its site are likely to do what it did in its last turn.
+#[cold]
+pub(super) fn after_end(m: &'static M) {
+    if let (Some(before), Some(site)) = (m.sleeps_before.take(), m.site()) {
+        site.learn_blocks(sleeps() != before);
     }
 }
 

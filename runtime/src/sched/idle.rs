@@ -206,7 +206,16 @@ pub(super) fn acquire_p(m: &'static M) -> bool {
 /// Whether this M has a P, after a try to get an idle one if it has not. Does not wait and stays on the thread.
 #[inline]
 pub(super) fn rejoin(m: &'static M) -> bool {
-    m.has_p() || (m.sched.idle_ps.load(Relaxed) != 0 && m.world().is_none() && acquire_p(m))
+    m.has_p() || (m.sched.idle_ps.load(Relaxed) != 0 && m.world().is_none() && rejoin_idle(m))
+}
+
+#[cold]
+fn rejoin_idle(m: &'static M) -> bool {
+    // SAFETY: null or the body of the running goroutine, on whose stack this is.
+    if let Some(body) = unsafe { m.body.get().as_ref() } {
+        habit::after_turn(m, body);
+    }
+    acquire_p(m)
 }
 
 /// Where every call that may park begins: a goroutine whose P was taken (it blocked, or computed for too long) gets an
@@ -228,12 +237,12 @@ fn wait_turn(m: &'static M, g: NonNull<crate::g::G>) {
         // SAFETY: on the goroutine's stack.
         return unsafe { find::suspend_yield(m) };
     }
+    if rejoin(m) {
+        return;
+    }
     // SAFETY: the body of the running goroutine, on whose stack this is.
     if let Some(body) = unsafe { m.body.get().as_ref() } {
         habit::after_turn(m, body);
-    }
-    if rejoin(m) {
-        return;
     }
     let mut place = (m.sched, g);
     /// # Safety
@@ -399,7 +408,19 @@ pub(super) fn give_up_p(m: &'static M) -> bool {
     }
     release_p(sched, p);
     start(sched, other);
+    if other.is_none() {
+        order_spare(sched);
+    }
     true
+}
+
+/// Has an M made for the next handoff, after one for which there was none: where one goroutine blocks there are more, and
+/// a thread takes longer to make than to wake.
+pub(super) fn order_spare(sched: &'static Sched) {
+    if sched.sysmon.may_make_m(sched) {
+        sched.spinning.fetch_add(1, AcqRel);
+        sched.sysmon.request_m();
+    }
 }
 
 /// Takes this M off the idle list. `false`: a waker did so, and its wake-up is on its way.

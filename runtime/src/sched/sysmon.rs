@@ -417,8 +417,11 @@ impl Monitor {
     fn take(&mut self, suspects: Vec<Suspect>) -> bool {
         let sched = self.sched;
         let mut reserved = Vec::with_capacity(suspects.len());
+        let mut made = false;
         for suspect in suspects {
-            let Some(m) = idle::reserve_m(sched).or_else(|| self.make_m()) else {
+            let idle = idle::reserve_m(sched);
+            made |= idle.is_none();
+            let Some(m) = idle.or_else(|| self.make_m()) else {
                 break;
             };
             reserved.push((sched.ps.get(suspect.i), suspect, m));
@@ -458,6 +461,9 @@ impl Monitor {
                 sched.sysmon.missed.fetch_add(1, Relaxed);
             }
             idle::start_reserved(m); // after a take that failed it finds nothing and goes back to sleep
+        }
+        if any && made {
+            idle::order_spare(sched);
         }
         any
     }
