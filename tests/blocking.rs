@@ -81,6 +81,43 @@ fn who_blocks_by_habit_is_foreseen() {
     ran.succeeded();
 }
 
+/// As long as it sleeps between its parking calls it goes on without a processor, and takes its turn with the others when it
+/// does not.
+#[test]
+fn who_blocks_by_habit_waits_for_no_processor() {
+    static DONE: AtomicBool = AtomicBool::new(false);
+    let ran = child::run("who_blocks_by_habit_waits_for_no_processor", ONE, &[], || {
+        baton::run(|| {
+            let busy = go!(|| {
+                while !DONE.load(SeqCst) {
+                    baton::yield_now();
+                }
+            });
+            let blocker = go!(|| {
+                let sleep = || thread::sleep(Duration::from_millis(2));
+                // Until it is foreseen.
+                while baton::metrics().handoffs_foreseen == 0 {
+                    sleep();
+                    baton::yield_now();
+                }
+                let mut without = 0;
+                for _ in 0..20 {
+                    sleep();
+                    baton::yield_now();
+                    without += usize::from(baton::debug::processor().is_none());
+                }
+                baton::yield_now();
+                assert_eq!(baton::debug::processor(), Some(0), "it has not slept");
+                DONE.store(true, SeqCst);
+                without
+            });
+            assert!(blocker.join().unwrap() > 0);
+            busy.join().unwrap();
+        });
+    });
+    ran.succeeded();
+}
+
 /// Goroutines that sleep in their only turn: after the first few of their site the processor leaves before they run. When
 /// they sleep no more, that is learned as fast.
 #[test]

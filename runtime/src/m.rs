@@ -16,7 +16,7 @@ use crate::{
     p::{Own, P},
     park::Commit,
     pinned::Inbox,
-    sched::{Sched, note::Note},
+    sched::{Sched, habit::Seen, note::Note},
     site::Site,
     testing::world::World,
 };
@@ -56,8 +56,8 @@ pub(crate) struct M {
     pub(crate) blocking: AtomicU32,
     /// Set by the monitor when it takes this M's P because the thread sleeps undeclared; cleared when this M binds a P.
     pub(crate) found_asleep: AtomicBool,
-    /// How often this thread had slept when it gave its P up for a goroutine that blocks by habit; this thread's.
-    pub(crate) sleeps_before: Cell<Option<i64>>,
+    /// What this thread had done when a goroutine that blocks by habit was last seen to run here without a P; this thread's.
+    pub(crate) seen: Cell<Option<Seen>>,
     /// Goroutines may be pinned to this M, so its thread must not end; this thread's.
     pub(crate) pins: Cell<bool>,
     /// The kernel's number of this thread; set by the thread itself, before anything else.
@@ -111,7 +111,7 @@ impl M {
             commit: Cell::new(None),
             blocking: AtomicU32::new(0),
             found_asleep: AtomicBool::new(false),
-            sleeps_before: Cell::new(None),
+            seen: Cell::new(None),
             pins: Cell::new(false),
             tid: AtomicI32::new(0),
             goroutine: AtomicU64::new(0),

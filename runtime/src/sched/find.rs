@@ -77,13 +77,7 @@ impl Left {
     fn settle(&mut self, m: &'static M) {
         match std::mem::replace(self, Self::Nothing) {
             Self::Nothing => {}
-            Self::Yielded(g) => {
-                // SAFETY: it has suspended, is still this M's, and has a body.
-                if let Some(body) = unsafe { g.as_ref().body.get().as_ref() } {
-                    habit::after_turn(m, body);
-                }
-                put_global(m.sched, g);
-            }
+            Self::Yielded(g) => put_global(m.sched, g),
             Self::Ended(stack) => {
                 habit::after_end(m);
                 baton_stack::release(stack);
@@ -613,7 +607,8 @@ pub(crate) unsafe fn suspend_yield(m: &'static M) {
         && m.latch().p().and_then(P::of).is_some_and(|p| p.runq.len() == 0)
         // SAFETY: this thread's M; a section that looks and counts.
         && unsafe { m.section(|p, _| is_alone(p)) } == Some(true);
-    if !alone {
+    let has_none = || !m.has_p() && m.world().is_none() && habit::goes_on(m);
+    if !alone && !has_none() {
         // SAFETY: as the caller promised.
         unsafe { switch(m) };
     }

@@ -1,64 +1,112 @@
-//! Goroutines that block by habit: what was found asleep once runs without a P the next time.
+//! Goroutines that block by habit: what was found asleep once runs without a P the next time, and for as long as it sleeps on.
 //!
 //! ```text
 //!   runs with its P ── the monitor finds it asleep and takes the P ──▶ `blocks` is set
 //!        ▲                                                                  │ its next turn
-//!        └── it did not sleep: `blocks` is cleared ◀── its M gives the P up first; it runs without one
+//!        │                                              its M gives the P up first; it runs without one ◀─┐
+//!        │                                                                  │ a call that may park, a yield │
+//!        └── it did not sleep meanwhile, or computed for long: waits its turn ◀──┴── it slept: goes on ──────┘
 //! ```
 //!
 //! To find out that a thread sleeps takes the monitor a fraction of a millisecond, during which a P stands still. A
 //! goroutine that sleeps in the kernel between any two parking calls would cost that each time. But it will do again what
 //! it did the last time: so its M hands its P on *before* it lets such a goroutine run. Whether that was right is known
 //! afterwards, from the kernel's count of the thread's voluntary sleeps; if not, the goroutine is an ordinary one again,
-//! and the mistake has cost one handoff.
+//! and the mistake has cost one handoff. New goroutines of a [`Site`](crate::site::Site) where that is the rule are treated so from their first
+//! turn.
+//!
+//! At the end of such a turn the goroutine has no P, and nobody waits for it to let one go: a yield has nothing to yield, and a
+//! lock or a channel asks for no P. So if it slept, and used next to no CPU time beside, it goes on as the plain thread that it is at
+//! present, instead of waiting for a P only to give it up again.
 //!
 //! Nothing of this happens while no other goroutine waits for the P.
 
 use super::idle;
-use crate::{g::Body, m::M, metrics};
+use crate::{m::M, metrics};
 use std::{mem::MaybeUninit, sync::atomic::Ordering::Relaxed};
+
+/// More CPU time than this between two calls that may park, in microseconds, and a goroutine waits for its turn with a P as
+/// all do.
+const LIGHT_US: i64 = 100;
+
+/// What a thread had done when a goroutine without a P was looked at last.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Seen {
+    /// Times that it had gone to sleep in the kernel.
+    sleeps: i64,
+    /// CPU time, in microseconds.
+    cpu: i64,
+    /// The goroutine has slept in this turn.
+    slept: bool,
+}
 
 /// Before a turn of a goroutine that blocks by habit: gives the P up if others wait for it.
 #[cold]
 #[inline(never)]
 pub(super) fn before_turn(m: &'static M) {
-    m.sleeps_before.set(None);
+    m.seen.set(None);
     if idle::somebody_waits(m) && idle::give_up_p(m) {
-        m.sleeps_before.set(Some(sleeps()));
+        m.seen.set(Some(look()));
         metrics::count(&m.sched.sysmon.foreseen);
     }
 }
 
-/// When a goroutine whose M has no P begins a parking call or yields: learns from the turn that ends.
+/// When a goroutine whose M has no P begins a call that may park, or yields: learns from what it did since the last one.
+/// Whether it goes on without a P.
 #[cold]
-pub(super) fn after_turn(m: &'static M, body: &Body) {
-    match m.sleeps_before.take() {
-        Some(before) => {
-            let slept = sleeps() != before;
-            body.blocks.set(slept);
-            if let Some(site) = m.site() {
-                site.learn_blocks(slept);
-            }
+pub(super) fn goes_on(m: &'static M) -> bool {
+    // SAFETY: null or the body of the running goroutine, on whose stack this is.
+    let Some(body) = (unsafe { m.body.get().as_ref() }) else {
+        return false;
+    };
+    let Some(before) = m.seen.take() else {
+        if m.found_asleep.load(Relaxed) {
+            body.blocks.set(true);
         }
-        None if m.found_asleep.load(Relaxed) => body.blocks.set(true),
-        None => {}
+        return false;
+    };
+    let now = look();
+    let slept = now.sleeps != before.sleeps;
+    body.blocks.set(slept);
+    if slept || !before.slept {
+        learn(m, slept);
     }
+    let goes_on = slept && now.cpu - before.cpu <= LIGHT_US;
+    if goes_on {
+        m.seen.set(Some(Seen { slept, ..now }));
+    }
+    goes_on
 }
 
-/// When a goroutine whose M has no P has ended: others of its site are likely to do what it did in its last turn.
+/// When a goroutine whose M has no P has ended.
 #[cold]
 pub(super) fn after_end(m: &'static M) {
-    if let (Some(before), Some(site)) = (m.sleeps_before.take(), m.site()) {
-        site.learn_blocks(sleeps() != before);
+    if let Some(before) = m.seen.take()
+        && !before.slept
+    {
+        learn(m, look().sleeps != before.sleeps);
     }
 }
 
-/// How often this thread has gone to sleep in the kernel.
-fn sleeps() -> i64 {
+/// Others of the site are likely to do what this goroutine did.
+fn learn(m: &'static M, slept: bool) {
+    if let Some(site) = m.site() {
+        site.learn_blocks(slept);
+    }
+}
+
+/// What this thread has done so far.
+fn look() -> Seen {
     let mut usage = MaybeUninit::<libc::rusage>::zeroed();
     // SAFETY: fills a struct that lives here; all its values may be zero, should the call fail.
-    unsafe {
+    let usage = unsafe {
         libc::getrusage(libc::RUSAGE_THREAD, usage.as_mut_ptr());
-        usage.assume_init().ru_nvcsw
+        usage.assume_init()
+    };
+    let us = |time: libc::timeval| time.tv_sec * 1_000_000 + time.tv_usec;
+    Seen {
+        sleeps: usage.ru_nvcsw,
+        cpu: us(usage.ru_utime) + us(usage.ru_stime),
+        slept: false,
     }
 }

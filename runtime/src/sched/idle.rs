@@ -211,11 +211,7 @@ pub(super) fn rejoin(m: &'static M) -> bool {
 
 #[cold]
 fn rejoin_idle(m: &'static M) -> bool {
-    // SAFETY: null or the body of the running goroutine, on whose stack this is.
-    if let Some(body) = unsafe { m.body.get().as_ref() } {
-        habit::after_turn(m, body);
-    }
-    acquire_p(m)
+    !habit::goes_on(m) && acquire_p(m)
 }
 
 /// Where every call that may park begins: a goroutine whose P was taken (it blocked, or computed for too long) gets an
@@ -237,12 +233,8 @@ fn wait_turn(m: &'static M, g: NonNull<crate::g::G>) {
         // SAFETY: on the goroutine's stack.
         return unsafe { find::suspend_yield(m) };
     }
-    if rejoin(m) {
+    if habit::goes_on(m) || rejoin(m) {
         return;
-    }
-    // SAFETY: the body of the running goroutine, on whose stack this is.
-    if let Some(body) = unsafe { m.body.get().as_ref() } {
-        habit::after_turn(m, body);
     }
     let mut place = (m.sched, g);
     /// # Safety

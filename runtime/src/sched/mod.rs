@@ -33,7 +33,7 @@
 mod blocking;
 mod find;
 pub(crate) mod globrunq;
-mod habit;
+pub(crate) mod habit;
 mod idle;
 pub(crate) mod note;
 mod os;

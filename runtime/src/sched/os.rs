@@ -1,9 +1,43 @@
-//! What the system says about threads: does one that does not get on sleep, and where does one's own stack end?
+//! Threads and the system: does one that does not get on sleep, where does one's own stack end, and how soon does it run
+//! when it wakes up?
 
 use std::{collections::HashMap, fs::File, mem::MaybeUninit, os::unix::fs::FileExt, ptr};
 
 /// Probes that are kept at a time: each holds a file descriptor, of which the program has a limited number.
 const KEPT: usize = 64;
+
+/// The slice that a prompt thread asks for, in nanoseconds: the shortest that Linux grants.
+const SHORT_NS: u64 = 100_000;
+
+/// Asks the system to run this thread soon after it wakes up, whoever has the CPU: short sleeps that are short, and a slice that
+/// is shorter than everybody else's, for which Linux (6.12 and later; before that nothing comes of it) interrupts the one that runs.
+pub(super) fn be_prompt() {
+    // SAFETY: changes the timer slack of this thread only.
+    unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1) };
+    ask_for_slice(SHORT_NS);
+}
+
+/// Asks for the ordinary slice again, which a thread made by a prompt one has not.
+pub(super) fn be_ordinary() {
+    ask_for_slice(0);
+}
+
+/// Sets this thread's slice under the fair policy; 0 is the system's default. All else stays as it is, and so does everything
+/// under another policy.
+fn ask_for_slice(ns: u64) {
+    let mut attr = MaybeUninit::<libc::sched_attr>::zeroed();
+    let size = size_of::<libc::sched_attr>();
+    // SAFETY: reads and sets what concerns this thread only; the struct lives here, and is as long as `size` says.
+    unsafe {
+        if libc::syscall(libc::SYS_sched_getattr, 0, attr.as_mut_ptr(), size, 0) == 0 {
+            let attr = attr.assume_init_mut();
+            if attr.sched_policy == libc::SCHED_OTHER as u32 {
+                attr.sched_runtime = ns;
+                libc::syscall(libc::SYS_sched_setattr, 0, attr, 0);
+            }
+        }
+    }
+}
 
 /// Probes by thread.
 #[derive(Debug, Default)]

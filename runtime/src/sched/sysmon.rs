@@ -29,7 +29,7 @@
 use super::{
     Sched, find,
     idle::{self, release_p},
-    os::Probes,
+    os::{self, Probes},
     procs, quota, sched,
     schedtrace::Schedtrace,
     stall::{Cause, Stalls},
@@ -64,7 +64,7 @@ const DECLARED_NS: u64 = 20_000;
 /// After this long with a sleeping thread.
 const UNDECLARED_NS: u64 = 50_000;
 /// After this long at all: the time slice. Less than Go's 10 ms by what the monitor may come late.
-const SLICE_NS: u64 = 9_000_000;
+const SLICE_NS: u64 = 8_000_000;
 
 /// The sleep just after a declared call.
 const SLEEP_DECLARED_NS: u64 = 20_000;
@@ -237,8 +237,7 @@ impl Monitor {
 
     fn run(mut self) {
         block_signals();
-        // SAFETY: sets this thread's own timer slack: its short sleeps should be short.
-        unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1) };
+        os::be_prompt();
         quit::install(self.sched);
         let sysmon = &self.sched.sysmon;
         let mut period = SLEEP_FIRST_NS;
@@ -510,6 +509,7 @@ impl Monitor {
             .name(format!("baton-m{}", m.id))
             .stack_size(M_STACK);
         let thread = thread.spawn(move || {
+            os::be_ordinary();
             m.adopt_thread();
             metrics::register(m);
             let altstack = AltStack::install();
