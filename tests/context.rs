@@ -80,6 +80,19 @@ fn ways_to_wait() -> Vec<Way> {
             let _member = group.clone();
             ctx.wait_group(group).unwrap_err().0
         }),
+        ("join", |ctx| {
+            let (keep, end) = chan::bounded::<()>(0);
+            let handle = go!(move || end.recv().is_err());
+            let (error, handle) = ctx.join(handle).unwrap_err();
+            assert!(!handle.is_finished());
+            drop(keep);
+            assert!(handle.join().unwrap());
+            error
+        }),
+        ("stream", |ctx| {
+            let (_tx, mut rx) = chan::unbounded::<()>();
+            ctx.block_on(futures_util::StreamExt::next(&mut rx)).unwrap_err()
+        }),
         ("sleep", |ctx| ctx.sleep(LONG).unwrap_err()),
         ("block_on", |ctx| ctx.block_on(pending::<()>()).unwrap_err()),
     ]
@@ -144,6 +157,7 @@ fn what_is_there_is_taken_before_the_context_ends() {
         assert!(ctx.arrive(&Barrier::new(1)).unwrap().is_leader());
         assert!(ctx.wait_group(WaitGroup::new()).is_ok());
         assert_eq!(ctx.block_on(async { 7 }), Ok(7));
+        assert_eq!(ctx.join(go!(|| 8)).unwrap().unwrap(), 8);
         assert_eq!(ctx.sleep(Duration::from_micros(10)), Ok(()));
         assert_eq!(ctx.err(), None);
     });

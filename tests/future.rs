@@ -1,9 +1,8 @@
 //! Futures in goroutines: own ones, those of other threads, tokio's.
 
-use baton::{block_on, go};
+use baton::{block_on, block_on_within, go};
 use std::{
-    future::{Future, poll_fn},
-    pin::pin,
+    future::poll_fn,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::SeqCst},
@@ -13,7 +12,9 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    runtime::{Builder, Handle, Runtime},
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    runtime::{Builder, Runtime},
     sync::{Mutex, mpsc, oneshot},
 };
 
@@ -22,19 +23,9 @@ const ROUNDS: usize = if cfg!(debug_assertions) { 200 } else { 2_000 };
 fn tokio_runtime() -> Runtime {
     Builder::new_multi_thread()
         .worker_threads(1)
-        .enable_time()
+        .enable_all()
         .build()
         .unwrap()
-}
-
-/// Polls with the handle entered, on whatever thread that is.
-async fn entered<F: Future>(handle: Handle, future: F) -> F::Output {
-    let mut future = pin!(future);
-    poll_fn(|cx| {
-        let _entered = handle.enter();
-        future.as_mut().poll(cx)
-    })
-    .await
 }
 
 #[test]
@@ -114,14 +105,87 @@ fn futures_of_tokio_run_in_goroutines() {
         let each = ROUNDS * (ROUNDS - 1) / 2;
         assert_eq!(receiver.join().unwrap(), 4 * each);
         assert!(*block_on(total.lock()) <= 2 * each);
-        let slept = entered(handle.clone(), async {
+        let slept = async {
             for _ in 0..3 {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
             7
-        });
-        assert_eq!(block_on(slept), 7);
+        };
+        assert_eq!(block_on_within(|| handle.enter(), slept), 7);
         let spawned = handle.spawn(async { tokio::time::timeout(Duration::from_secs(1000), async { 8 }).await });
         assert_eq!(block_on(spawned).unwrap(), Ok(8));
+    });
+}
+
+/// Sockets of tokio in goroutines, which go on on any thread, with tokio's runtime entered for each poll.
+#[test]
+fn sockets_of_tokio_work_in_goroutines() {
+    const CLIENTS: usize = 20;
+    let tokio = tokio_runtime();
+    let handle = tokio.handle().clone();
+    baton::run(move || {
+        let enter = || handle.enter();
+        let listener = block_on_within(enter, TcpListener::bind("127.0.0.1:0")).unwrap();
+        let address = listener.local_addr().unwrap();
+        let theirs = handle.clone();
+        let server = go!(move || {
+            for _ in 0..CLIENTS {
+                let (mut stream, _) = block_on_within(|| theirs.enter(), listener.accept()).unwrap();
+                let theirs = theirs.clone();
+                go!(move || block_on_within(|| theirs.enter(), async move {
+                    let mut buffer = [0; 64];
+                    while let Ok(n @ 1..) = stream.read(&mut buffer).await {
+                        tokio::time::sleep(Duration::from_micros(100)).await;
+                        stream.write_all(&buffer[..n]).await.unwrap();
+                    }
+                }));
+            }
+        });
+        let clients: Vec<_> = (0..CLIENTS as u8)
+            .map(|i| {
+                let handle = handle.clone();
+                go!(move || block_on_within(|| handle.enter(), async move {
+                    let mut stream = TcpStream::connect(address).await.unwrap();
+                    for round in 0..5 {
+                        stream.write_all(&[i, round]).await.unwrap();
+                        let mut back = [0; 2];
+                        stream.read_exact(&mut back).await.unwrap();
+                        assert_eq!(back, [i, round]);
+                    }
+                }))
+            })
+            .collect();
+        clients.into_iter().for_each(|client| client.join().unwrap());
+        server.join().unwrap();
+    });
+}
+
+/// What needs a runtime finds it wherever the goroutine goes on; and it is dropped there too.
+#[test]
+fn what_is_entered_is_there_for_polls_and_drops() {
+    struct Needs;
+    impl Drop for Needs {
+        fn drop(&mut self) {
+            tokio::runtime::Handle::current();
+        }
+    }
+    let tokio = tokio_runtime();
+    let handle = tokio.handle().clone();
+    baton::run(move || {
+        let entered = AtomicUsize::new(0);
+        let future = async {
+            let _needs = Needs;
+            for _ in 0..ROUNDS {
+                tokio::runtime::Handle::current();
+                tokio::task::yield_now().await;
+            }
+        };
+        let enter = || {
+            entered.fetch_add(1, SeqCst);
+            handle.enter()
+        };
+        block_on_within(enter, future);
+        assert!(entered.load(SeqCst) >= ROUNDS);
+        assert!(tokio::runtime::Handle::try_current().is_err(), "it is left again");
     });
 }

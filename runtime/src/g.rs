@@ -5,7 +5,7 @@
 //!    │ vtable   how to run it, how to drop its result │    ┌───▶│ at the top of the goroutine's own stack:  │
 //!    │ body     ──────────────────────────────────────┼────┘    │ coroutine, yielder, the M it ran on last  │
 //!    │ waiter   who joins                             │         └───────────────────────────────────────────┘
-//!    │ join     DONE | DETACHED | JOINING             │
+//!    │ join     DONE | DETACHED | JOINING | AWAITED   │
 //!    │ payload  the closure, later its result         │
 //!    └────────────────────────────────────────────────┘
 //! ```
@@ -21,6 +21,10 @@
 //!    handle was dropped first, the goroutine's own last act.
 //! 3. The block is freed by whoever sees both `DONE` and `DETACHED`, and by a join that has taken the result. So a G must
 //!    not be touched by its scheduler after its coroutine has returned.
+
+pub(crate) mod join;
+
+pub(crate) use join::Handle;
 
 use crate::{
     debug::unwind::Registers,
@@ -606,76 +610,5 @@ impl Body {
     pub(crate) unsafe fn suspend(body: NonNull<Body>) {
         // SAFETY: the yielder lives on this stack as long as the goroutine runs.
         unsafe { (*(*body.as_ptr()).yielder.get()).suspend(()) };
-    }
-}
-
-/// The joiner's end of a goroutine that returns `T`.
-pub(crate) struct Handle<T> {
-    g: NonNull<G>,
-    take: unsafe fn(NonNull<G>) -> Result<T, Payload>,
-}
-
-// SAFETY: the handle gives access to the join word, which is atomic, and once to the result, a `T` that may be sent.
-unsafe impl<T: Send> Send for Handle<T> {}
-// SAFETY: through a shared handle only the join word and constants can be read.
-unsafe impl<T: Send> Sync for Handle<T> {}
-
-impl<T> Handle<T> {
-    /// The handle of a goroutine made by [`G::create`] with these very types.
-    ///
-    /// # Safety
-    ///
-    /// `F` and `T` are those that `g` was made with, and this is its only handle.
-    pub(crate) unsafe fn new<F: FnOnce() -> T>(g: NonNull<G>) -> Self {
-        Self { g, take: take::<F, T> }
-    }
-
-    fn g(&self) -> &G {
-        // SAFETY: the block lives until DONE and DETACHED are both set, and DETACHED is ours to set.
-        unsafe { self.g.as_ref() }
-    }
-
-    pub(crate) fn id(&self) -> u64 {
-        self.g().id()
-    }
-
-    pub(crate) fn is_done(&self) -> bool {
-        self.g().join.load(Acquire) & DONE != 0
-    }
-
-    /// Waits for the end and gives the result.
-    pub(crate) fn join(self) -> Result<T, Payload> {
-        if !self.is_done() {
-            let waiter = Waiter::new();
-            self.g().waiter.set(&waiter);
-            waiter.park(WaitReason::Join, || self.g().join.fetch_or(JOINING, AcqRel) & DONE == 0);
-        }
-        let this = ManuallyDrop::new(self);
-        // SAFETY: done, and the handle does not run its drop, so the block is ours.
-        unsafe { (this.take)(this.g) }
-    }
-}
-
-impl<T> Drop for Handle<T> {
-    fn drop(&mut self) {
-        if self.g().join.fetch_or(DETACHED, AcqRel) & DONE != 0 {
-            // SAFETY: done and detached: the block is ours (invariant 3).
-            unsafe { self.g().vtable.discard(self.g) };
-        }
-    }
-}
-
-/// Takes the result and frees the block.
-///
-/// # Safety
-///
-/// The goroutine is done, was made with these types, and nobody else touches the block any more.
-unsafe fn take<F: FnOnce() -> T, T>(g: NonNull<G>) -> Result<T, Payload> {
-    // SAFETY: as the caller promised.
-    unsafe {
-        let payload = &mut *g.cast::<Task<F, T>>().as_ref().payload.get();
-        let result = ManuallyDrop::take(&mut payload.result);
-        Task::<F, T>::free(g);
-        result
     }
 }

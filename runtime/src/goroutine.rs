@@ -10,7 +10,15 @@ use crate::{
     time,
 };
 use baton_stack::{Spec, StackError, StackGrowth};
-use std::{fmt, panic::resume_unwind, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    future::Future,
+    panic::resume_unwind,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 /// Starts a goroutine that may go on on another thread after any parking call: what [`go!`](crate::go) expands to.
 ///
@@ -334,6 +342,30 @@ impl<T> JoinHandle<T> {
     #[must_use]
     pub fn id(&self) -> u64 {
         self.0.id()
+    }
+}
+
+/// Waits for the end as [`join`](JoinHandle::join) does: in [`block_on`](crate::block_on), or in any executor, on any thread.
+///
+/// Dropped before it is ready, it leaves nothing behind, and the goroutine goes on by itself. Once it has given the result, `id` is 0.
+///
+/// # Panics
+///
+/// Polled again after it has given the result.
+///
+/// ```
+/// let tokio = tokio::runtime::Builder::new_current_thread().build().unwrap();
+/// let sum = tokio.block_on(async {
+///     let (a, b) = (baton::go!(|| 1), baton::go!(|| 2));
+///     a.await.unwrap() + b.await.unwrap()
+/// });
+/// assert_eq!(sum, 3);
+/// ```
+impl<T> Future for JoinHandle<T> {
+    type Output = Result<T, JoinError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.poll(cx).map_err(JoinError::new)
     }
 }
 

@@ -43,7 +43,7 @@
 //! | [`stack`] | more stack for deep recursion |
 //! | [`time`] | sleeping, timers |
 //! | [`context`], [`errgroup`] | when to give up; goroutines that fail together |
-//! | [`block_on`](fn@block_on) | futures |
+//! | [`block_on`](fn@block_on), [`block_on_within`] | futures in goroutines; `JoinHandle`, `Receiver`, `Timer` and `Ticker` are futures and streams |
 //! | [`testing`] | simulations: one thread, interleavings by seed, time that does not wait |
 //! | [`blocking`], [`blocking_now`], [`on_big_stack`], [`yield_now`], [`metrics`](fn@metrics), [`debug`] | the scheduler |
 
@@ -83,7 +83,7 @@ pub use baton_macros::{main, test};
 pub use baton_stack::StackGrowth;
 pub use config::ConfigError;
 pub use debug::dump;
-pub use future::block_on;
+pub use future::{block_on, block_on_within};
 pub use g::OnStackOverflow;
 pub use goroutine::{
     Builder, Goroutine, JoinError, JoinHandle, Runtime, RuntimeBuilder, SpawnError, StillAlive, current, procs, run,

@@ -23,6 +23,7 @@
 
 use crate::{
     fatal,
+    future::task::Task,
     g::G,
     m::{self, M},
     sched,
@@ -39,7 +40,7 @@ use std::{
     ptr::{self, NonNull},
     sync::atomic::{
         AtomicU32, AtomicU64,
-        Ordering::{Acquire, Release},
+        Ordering::{Acquire, Relaxed, Release},
     },
     time::Duration,
 };
@@ -106,9 +107,12 @@ pub(crate) struct Waiter {
     outcome: Cell<Event>,
     /// A thread's ticket.
     word: AtomicU64,
-    /// What a thread sleeps on: 1 once it is woken.
+    /// What a thread sleeps on: 1 once it is woken. [`OF_TASK`] for ever if the waiter is a future's.
     woken: AtomicU32,
 }
+
+/// `Waiter::woken` of a waiter that is a [`Task`]'s.
+const OF_TASK: u32 = 2;
 
 /// What ended a wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,6 +138,25 @@ impl Waiter {
             word: AtomicU64::new(0),
             woken: AtomicU32::new(0),
         }
+    }
+
+    /// The waiter that a [`Task`] begins with. It never parks.
+    pub(crate) const fn of_task() -> Self {
+        Self {
+            woken: AtomicU32::new(OF_TASK),
+            ..Self::new()
+        }
+    }
+
+    /// A task begins to wait for what several may claim.
+    pub(crate) fn open(&self) {
+        self.ticket.set(Some(Ticket::open(&self.word)));
+    }
+
+    /// A task takes the right to wake it back. `false`: somebody has it.
+    pub(crate) fn claim_own(&self) -> bool {
+        // SAFETY: the word is in this very waiter.
+        self.ticket.get().is_some_and(|ticket| unsafe { ticket.claim() })
     }
 
     /// Waits until [`wake`](Self::wake), unless `commit` says `false`. A waiter waits once.
@@ -226,6 +249,8 @@ impl Waiter {
     pub(crate) fn wake(&self) {
         match NonNull::new(self.g.get()) {
             Some(g) => sched::ready(g),
+            // SAFETY: the caller has the right to wake this task, and so its count.
+            None if self.woken.load(Relaxed) == OF_TASK => unsafe { Task::wake(self) },
             None => {
                 let word = ptr::from_ref(&self.woken);
                 self.woken.store(1, Release);

@@ -19,8 +19,10 @@ use crate::{
 };
 use std::{
     fmt,
+    future::Future,
     marker::PhantomData,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    pin::Pin,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{
@@ -28,6 +30,7 @@ use std::{
             Ordering::{AcqRel, Acquire, Relaxed, Release},
         },
     },
+    task::{Context, Poll},
 };
 
 /// Runs `f`, which may start goroutines that borrow what `f` could; waits for all of them; gives what `f` returned. It is
@@ -195,6 +198,18 @@ struct Packet<T> {
     group: Arc<Group>,
 }
 
+impl<T> Packet<T> {
+    /// The result of a goroutine that has ended so.
+    fn take(&self, ended: Result<(), Payload>) -> Result<T, JoinError> {
+        let result = self.result.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match (result, ended) {
+            (Some(result), _) => result.map_err(JoinError::new),
+            (None, Err(payload)) => Err(JoinError::new(payload)),
+            (None, Ok(())) => unreachable!("a goroutine leaves its result before it ends"),
+        }
+    }
+}
+
 impl<T> Drop for Packet<T> {
     fn drop(&mut self) {
         let result = self.result.get_mut().unwrap_or_else(PoisonError::into_inner).take();
@@ -230,12 +245,7 @@ impl<T> ScopedJoinHandle<'_, T> {
     pub fn join(self) -> Result<T, JoinError> {
         checkpoint();
         let ended = self.goroutine.join();
-        let result = self.packet.result.lock().unwrap_or_else(PoisonError::into_inner).take();
-        match (result, ended) {
-            (Some(result), _) => result.map_err(JoinError::new),
-            (None, Err(payload)) => Err(JoinError::new(payload)),
-            (None, Ok(())) => unreachable!("a goroutine leaves its result before it ends"),
-        }
+        self.packet.take(ended)
     }
 
     /// Whether the goroutine has ended, so that [`join`](Self::join) would not wait.
@@ -248,6 +258,15 @@ impl<T> ScopedJoinHandle<'_, T> {
     #[must_use]
     pub fn id(&self) -> u64 {
         self.goroutine.id()
+    }
+}
+
+/// As for [`JoinHandle`](crate::JoinHandle).
+impl<T> Future for ScopedJoinHandle<'_, T> {
+    type Output = Result<T, JoinError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.goroutine.poll(cx).map(|ended| self.packet.take(ended))
     }
 }
 

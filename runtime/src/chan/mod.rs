@@ -40,6 +40,7 @@ mod receiver;
 mod select;
 mod select_macro;
 mod sender;
+mod stream;
 
 pub use crate::{select, select_biased};
 pub use error::{
@@ -95,9 +96,7 @@ pub fn unbounded<T>() -> (Sender<T>, Receiver<T>) {
 
 fn ends<T>(chan: Hchan<T>) -> (Sender<T>, Receiver<T>) {
     let chan = Arc::new(chan);
-    let receiver = Receiver {
-        flavor: Flavor::Chan(Arc::clone(&chan)),
-    };
+    let receiver = Receiver::new(Flavor::Chan(Arc::clone(&chan)));
     (Sender { chan }, receiver)
 }
 
@@ -155,9 +154,7 @@ pub fn tick(duration: Duration) -> Receiver<Instant> {
 }
 
 fn clock(clock: Clock<Instant>) -> Receiver<Instant> {
-    Receiver {
-        flavor: Flavor::Clock(Arc::new(clock)),
-    }
+    Receiver::new(Flavor::Clock(Arc::new(clock)))
 }
 
 /// A channel that never gives anything: Go's nil channel. It stands for an operation of a `select!` that is left out.
@@ -175,5 +172,5 @@ fn clock(clock: Clock<Instant>) -> Receiver<Instant> {
 /// ```
 #[must_use]
 pub fn never<T>() -> Receiver<T> {
-    Receiver { flavor: Flavor::Never }
+    Receiver::new(Flavor::Never)
 }

@@ -5,6 +5,7 @@ use super::{
     clock::{self, Clock},
     error::{RecvError, RecvTimeoutError, TryRecvError},
     hchan::Hchan,
+    stream::Listener,
 };
 use crate::{
     sched::checkpoint,
@@ -21,6 +22,8 @@ use std::{
 /// The receiving end. Clone it for more receivers: each message goes to one of them. When the last is dropped, sends fail.
 pub struct Receiver<T> {
     pub(super) flavor: Flavor<T>,
+    /// Of a stream that was polled in vain.
+    pub(super) listener: Option<Box<Listener>>,
 }
 
 /// What a receiver receives from.
@@ -31,6 +34,10 @@ pub(super) enum Flavor<T> {
 }
 
 impl<T> Receiver<T> {
+    pub(super) fn new(flavor: Flavor<T>) -> Self {
+        Self { flavor, listener: None }
+    }
+
     /// Receives a message, waiting for one.
     ///
     /// # Errors
@@ -158,12 +165,13 @@ impl<T> Clone for Receiver<T> {
             Flavor::Clock(clock) => Flavor::Clock(Arc::clone(clock)),
             Flavor::Never => Flavor::Never,
         };
-        Self { flavor }
+        Self::new(flavor)
     }
 }
 
 impl<T> Drop for Receiver<T> {
     fn drop(&mut self) {
+        self.stop_listening();
         if let Flavor::Chan(chan) = &self.flavor {
             chan.remove_receiver();
         }

@@ -17,9 +17,8 @@
 //! | `semaphore.acquire(n)` | [`ctx.acquire(&semaphore, n)`](Context::acquire) |
 //! | `barrier.wait()`, `group.wait()` | [`ctx.arrive(&barrier)`](Context::arrive), [`ctx.wait_group(group)`](Context::wait_group) |
 //! | `time::sleep(d)` | [`ctx.sleep(d)`](Context::sleep) |
-//! | `block_on(future)` | [`ctx.block_on(future)`](Context::block_on) |
-//!
-//! A `join` has none: let the goroutine send its result, or wait for it by a [`Group`](crate::errgroup::Group).
+//! | `handle.join()` | [`ctx.join(handle)`](Context::join) |
+//! | `block_on(future)`; a `Timer`, a `Ticker`, a `ScopedJoinHandle` | [`ctx.block_on(future)`](Context::block_on), since they are futures and streams |
 //!
 //! ```
 //! use baton::{chan, context::{Context, ContextError}, go};

@@ -2,6 +2,7 @@
 
 use super::{Context, ContextError, RecvError, SendError};
 use crate::{
+    JoinError, JoinHandle,
     chan::{Receiver, Select, Sender},
     park::{WaitReason, Waiter},
     sched::checkpoint,
@@ -171,7 +172,24 @@ impl Context {
     /// The context has ended; the future is dropped.
     pub fn block_on<F: Future>(&self, future: F) -> Result<F::Output, ContextError> {
         self.check()?;
-        crate::future::run(future, self.until()).ok_or_else(|| self.why())
+        self.run(future, WaitReason::Future)
+    }
+
+    /// Waits for the end of a goroutine until the context ends.
+    ///
+    /// # Errors
+    ///
+    /// The context has ended; the goroutine goes on, and its handle comes back. `Ok` has what
+    /// [`join`](JoinHandle::join) would give.
+    pub fn join<T>(&self, mut handle: JoinHandle<T>) -> Result<Result<T, JoinError>, (ContextError, JoinHandle<T>)> {
+        match self.check().and_then(|()| self.run(&mut handle, WaitReason::Join)) {
+            Ok(result) => Ok(result),
+            Err(error) => Err((error, handle)),
+        }
+    }
+
+    fn run<F: Future>(&self, future: F, reason: WaitReason) -> Result<F::Output, ContextError> {
+        crate::future::run(future, self.until(), reason).ok_or_else(|| self.why())
     }
 
     /// An error if the context has ended.

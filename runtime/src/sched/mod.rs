@@ -52,7 +52,7 @@ pub(crate) use find::{forget_current, suspend, suspend_yield};
 pub(crate) use idle::checkpoint;
 pub(crate) use os::thread_stack_floor;
 pub use procs::set_procs;
-pub(crate) use ready::{ready, spawn, spawn_at};
+pub(crate) use ready::{ready, spawn, spawn_at, spawn_own};
 pub use stall::{StallCause, StallReport};
 
 use crate::{

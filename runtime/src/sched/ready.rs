@@ -65,6 +65,17 @@ where
     handle
 }
 
+/// Starts a goroutine of the runtime's own, which keeps the contract of those that migrate. It inherits nothing, so no code of
+/// the program runs here.
+#[track_caller]
+pub(crate) fn spawn_own<F: FnOnce() + Send + 'static>(start: F) {
+    lock::room();
+    let g = G::create(start, None, Kind::Migrating, None, Location::caller());
+    // SAFETY: made just now with these types, and this is the one handle.
+    drop(unsafe { Handle::<()>::new::<F>(g) });
+    spawned(g);
+}
+
 /// Puts a goroutine that nobody knows yet where it will be run.
 fn spawned(g: NonNull<G>) {
     let m = m::current();

@@ -11,12 +11,13 @@
 //!
 //! # Invariants
 //!
-//! 1. All of a world but `inbox` is touched by its own thread alone; no borrow of `state` is held while a goroutine runs.
+//! 1. All of a world but `inbox` and `driver` is touched by its own thread alone; no borrow of `state` is held while a goroutine runs.
 //! 2. A goroutine of a world is resumed by that world only. Whoever else makes it ready leaves it in the inbox.
 //! 3. A world with goroutines left is never freed, since those may still be woken.
 
 use crate::{
     fatal,
+    future::driver::Driver,
     g::{Body, G, Kind},
     m::{self, M},
     sched::{self, sched},
@@ -31,6 +32,7 @@ use std::{
     mem,
     panic::resume_unwind,
     ptr::{self, NonNull},
+    sync::Arc,
 };
 
 /// What the clock of a world shows at first, in nanoseconds.
@@ -44,6 +46,8 @@ pub(crate) struct World {
     state: RefCell<State>,
     /// Goroutines of this world that others made ready.
     inbox: Mutex<Vec<Woken>>,
+    /// Calls the wakers of what is awaited here.
+    pub(crate) driver: Arc<Driver>,
 }
 
 struct State {
@@ -270,6 +274,7 @@ impl Lives {
                 stacks: Vec::new(),
             }),
             inbox: Mutex::new(Vec::new()),
+            driver: Arc::new(Driver::new()),
         }));
         world.m.world.set(world);
         world.m.adopt_thread();

@@ -4,15 +4,20 @@ use super::{deadline_at, deadline_in, heap::NEVER, now, sleep_till};
 use crate::{
     chan::{self, Receiver},
     context::{Cancel, Context},
+    future::driver::Alarm,
     spawn_migrating,
 };
+use futures_core::Stream;
 use std::{
     error::Error,
     fmt,
+    future::Future,
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::AcqRel, Ordering::Acquire},
     },
+    task::{self, Poll},
     time::{Duration, Instant},
 };
 
@@ -31,25 +36,29 @@ use std::{
 ///     assert!(timer.is_due());
 /// });
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Timer {
     /// On the clock of this module.
     due: u64,
+    /// Of a future that was polled in vain.
+    alarm: Option<Alarm>,
 }
 
 impl Timer {
     /// Due when `duration` has passed.
     #[must_use]
     pub fn after(duration: Duration) -> Self {
-        Self {
-            due: deadline_in(duration),
-        }
+        Self::due_at(deadline_in(duration))
     }
 
     /// Due at `when`.
     #[must_use]
     pub fn at(when: Instant) -> Self {
-        Self { due: deadline_at(when) }
+        Self::due_at(deadline_at(when))
+    }
+
+    fn due_at(due: u64) -> Self {
+        Self { due, alarm: None }
     }
 
     /// Makes it due when `duration` has passed from now on.
@@ -81,6 +90,35 @@ impl Timer {
     }
 }
 
+/// Ready when it is due; in [`block_on`](crate::block_on) or in any executor. A timer that was reset is due anew.
+///
+/// ```
+/// use baton::time::Timer;
+/// use std::time::Duration;
+///
+/// let tokio = tokio::runtime::Builder::new_current_thread().build().unwrap(); // no timers of its own
+/// tokio.block_on(Timer::after(Duration::from_millis(1)));
+/// ```
+impl Future for Timer {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<()> {
+        if self.is_due() {
+            self.alarm = None;
+            return Poll::Ready(());
+        }
+        let due = self.due;
+        Alarm::arm(&mut self.alarm, due, cx.waker());
+        Poll::Pending
+    }
+}
+
+impl Clone for Timer {
+    fn clone(&self) -> Self {
+        Self::due_at(self.due)
+    }
+}
+
 /// A moment that comes again and again.
 ///
 /// One that was not waited for in time is waited for no more: after a delay the ticks go on in the rhythm in which they began.
@@ -98,10 +136,12 @@ impl Timer {
 ///     assert!(start.elapsed() >= Duration::from_millis(3));
 /// });
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Ticker {
     next: u64,
     period: u64,
+    /// Of a stream that was polled in vain.
+    alarm: Option<Alarm>,
 }
 
 impl Ticker {
@@ -120,12 +160,18 @@ impl Ticker {
         Self {
             next: now().saturating_add(nanos),
             period: nanos,
+            alarm: None,
         }
     }
 
     /// Waits for the next tick; gives how many have passed since the last one that was waited for, 1 as a rule.
     pub fn wait(&mut self) -> u64 {
         sleep_till(self.next);
+        self.advance()
+    }
+
+    /// A tick has come: how many have, with those that were missed before it.
+    fn advance(&mut self) -> u64 {
         let missed = now().saturating_sub(self.next) / self.period;
         self.next = self.next.saturating_add(self.period.saturating_mul(missed + 1));
         missed + 1
@@ -134,6 +180,36 @@ impl Ticker {
     /// Begins anew: the next tick is a period from now.
     pub fn reset(&mut self) {
         self.next = now().saturating_add(self.period);
+    }
+}
+
+/// The ticks, without end; each item is what [`wait`](Ticker::wait) would give.
+///
+/// ```
+/// use baton::time::Ticker;
+/// use futures_util::StreamExt;
+/// use std::time::Duration;
+///
+/// let three = Ticker::new(Duration::from_millis(1)).take(3).collect::<Vec<_>>();
+/// assert_eq!(baton::run(|| baton::block_on(three)).len(), 3);
+/// ```
+impl Stream for Ticker {
+    type Item = u64;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Option<u64>> {
+        let next = self.next;
+        if next <= now() {
+            self.alarm = None;
+            return Poll::Ready(Some(self.advance()));
+        }
+        Alarm::arm(&mut self.alarm, next, cx.waker());
+        Poll::Pending
+    }
+}
+
+impl Clone for Ticker {
+    fn clone(&self) -> Self {
+        Self { alarm: None, ..*self }
     }
 }
 

@@ -1,0 +1,182 @@
+//! The driver of futures: a goroutine that calls wakers.
+//!
+//! ```text
+//!   wake of a task (under a lock, on g0, …) ─▶ woken ─┐
+//!   Timer, Ticker, `after` … polled ─▶ alarms ── due ─┴─▶ the driver's goroutine: waker.wake()
+//! ```
+//!
+//! A waker is code of somebody else, which may take locks, or drop a task and with it the ends of channels. So it is called
+//! in a goroutine that holds nothing. That runs while a waker is to be called or an alarm is set, and ends then: a program that
+//! awaits nothing has none, and neither has one that waits for its goroutines to end.
+//!
+//! # Invariants
+//!
+//! 1. `runs` says that the goroutine is there and will look at the rest before it ends; it changes under the lock.
+//! 2. The goroutine sleeps until the earliest alarm. Whoever sets an earlier one, or leaves a waker, wakes it.
+//! 3. No waker is called, cloned or dropped under the lock.
+
+use crate::{
+    lock::Mutex,
+    park::{Event, WaitReason, Waiter},
+    sched,
+    testing::world::World,
+    time::{self, heap::NEVER},
+    waitlist::{Node, WaitList},
+};
+use std::{
+    collections::BTreeMap,
+    fmt, mem,
+    panic::{AssertUnwindSafe, catch_unwind},
+    ptr,
+    sync::{Arc, LazyLock},
+    task::Waker,
+};
+
+/// When, and the number of the alarm.
+type Key = (u64, u64);
+
+pub(crate) struct Driver {
+    state: Mutex<State>,
+}
+
+struct State {
+    runs: bool,
+    /// To be called now.
+    woken: Vec<Waker>,
+    /// To be called then.
+    alarms: BTreeMap<Key, Waker>,
+    /// Alarms that were set so far.
+    numbers: u64,
+    /// The goroutine, while it sleeps.
+    sleeping: WaitList,
+}
+
+/// A waker that is to be called at some time; dropping this drops it.
+pub(crate) struct Alarm {
+    driver: Arc<Driver>,
+    key: Key,
+}
+
+impl Driver {
+    pub(crate) const fn new() -> Self {
+        Self {
+            state: Mutex::new(State {
+                runs: false,
+                woken: Vec::new(),
+                alarms: BTreeMap::new(),
+                numbers: 0,
+                sleeping: WaitList::new(),
+            }),
+        }
+    }
+
+    /// The driver of the caller's simulation, else that of the process.
+    pub(crate) fn here() -> Arc<Self> {
+        static DRIVER: LazyLock<Arc<Driver>> = LazyLock::new(|| Arc::new(Driver::new()));
+        World::current().map_or_else(|| Arc::clone(&DRIVER), |world| Arc::clone(&world.driver))
+    }
+
+    /// Has the waker called soon.
+    pub(crate) fn wake_later(self: Arc<Self>, waker: Waker) {
+        self.run_on(|state| state.woken.push(waker));
+    }
+
+    /// Changes the state so that there is something to do for the goroutine.
+    fn run_on(self: Arc<Self>, change: impl FnOnce(&mut State)) {
+        let mut state = self.state.lock();
+        change(&mut state);
+        let asleep = state.sleeping.pop_claimed(Event::Done);
+        let runs = mem::replace(&mut state.runs, true);
+        drop(state);
+        if let Some(asleep) = asleep {
+            asleep.wake();
+        } else if !runs {
+            sched::spawn_own(move || self.run());
+        }
+    }
+
+    /// What the goroutine does.
+    fn run(&self) {
+        let mut batch = Vec::new();
+        loop {
+            let mut state = self.state.lock();
+            mem::swap(&mut batch, &mut state.woken);
+            let now = time::now();
+            while let Some(first) = state.alarms.first_entry().filter(|first| first.key().0 <= now) {
+                batch.push(first.remove());
+            }
+            if !batch.is_empty() {
+                drop(state);
+                for waker in batch.drain(..) {
+                    // One that panics has been reported by std's hook, and must not keep the others from being called.
+                    let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
+                }
+                continue;
+            }
+            let Some((&(next, _), _)) = state.alarms.first_key_value() else {
+                state.runs = false;
+                state.woken = batch; // its room
+                return;
+            };
+            let waiter = Waiter::new();
+            let node = Node::new(&raw const waiter, ptr::null_mut());
+            state.sleeping.push(&node);
+            waiter.park_until(WaitReason::Future, next, move || {
+                drop(state);
+                true
+            });
+            self.state.lock().sleeping.remove(&node);
+        }
+    }
+}
+
+impl Alarm {
+    /// Has the waker called at `when`, by the clock of [`time::now`].
+    fn set(when: u64, waker: &Waker) -> Self {
+        let (driver, waker) = (Driver::here(), waker.clone());
+        let mut key = (when, 0);
+        Arc::clone(&driver).run_on(|state| {
+            state.numbers += 1;
+            key.1 = state.numbers;
+            state.alarms.insert(key, waker);
+        });
+        Self { driver, key }
+    }
+
+    /// Sees to it that `slot` has an alarm that is set for `when` and calls this waker.
+    pub(crate) fn arm(slot: &mut Option<Self>, when: u64, waker: &Waker) {
+        let set = slot
+            .as_ref()
+            .is_some_and(|alarm| alarm.key.0 == when && alarm.renew(waker));
+        if !set {
+            *slot = (when != NEVER).then(|| Self::set(when, waker));
+        }
+    }
+
+    /// Makes this its waker. `false`: it has gone off.
+    fn renew(&self, waker: &Waker) -> bool {
+        let waker = waker.clone();
+        let mut state = self.driver.state.lock();
+        let before = state
+            .alarms
+            .get_mut(&self.key)
+            .map(|before| mem::replace(before, waker));
+        drop(state);
+        before.is_some()
+    }
+}
+
+impl fmt::Debug for Alarm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Alarm")
+            .field("when", &self.key.0)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        let waker = self.driver.state.lock().alarms.remove(&self.key);
+        drop(waker); // not under the lock
+    }
+}
