@@ -3,9 +3,9 @@
 
 use baton::go;
 use std::{
-    sync::atomic::{AtomicBool, Ordering::SeqCst},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 mod child;
@@ -80,6 +80,42 @@ fn timers_have_their_turn() {
             (0..20).for_each(|_| baton::time::sleep(Duration::from_millis(1)));
             OVER.store(true, SeqCst);
             join();
+        });
+    });
+    ran.succeeded();
+}
+
+/// Sleepers that are due at one time are woken one after the other, with a few of the many others in between, not behind all of
+/// these: a third of the turns is theirs.
+#[test]
+fn sleepers_go_before_a_long_queue() {
+    static ASLEEP: AtomicUsize = AtomicUsize::new(0);
+    static RAN: AtomicUsize = AtomicUsize::new(0);
+    let ran = child::run("sleepers_go_before_a_long_queue", ONE, &[], || {
+        baton::run(|| {
+            let due = Instant::now() + Duration::from_millis(50);
+            let sleepers: Vec<_> = (0..200)
+                .map(|_| {
+                    go!(move || {
+                        ASLEEP.fetch_add(1, SeqCst);
+                        baton::time::sleep_until(due);
+                        RAN.load(SeqCst)
+                    })
+                })
+                .collect();
+            while ASLEEP.load(SeqCst) < sleepers.len() {
+                baton::yield_now();
+            }
+            for _ in 0..20_000 {
+                go!(|| {
+                    let start = Instant::now();
+                    while start.elapsed() < Duration::from_micros(10) {}
+                    RAN.fetch_add(1, SeqCst);
+                });
+            }
+            let before: Vec<_> = sleepers.into_iter().map(|g| g.join().unwrap()).collect();
+            let between = before.iter().max().unwrap() - before.iter().min().unwrap();
+            assert!((50..400).contains(&between), "{between} others ran in between");
         });
     });
     ran.succeeded();

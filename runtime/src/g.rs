@@ -63,20 +63,21 @@ const JOINING: u32 = 4;
 /// The goroutine's head. Its block goes on with the closure's payload: see [`Task`].
 #[repr(C)]
 pub(crate) struct G {
-    vtable: &'static Vtable,
+    // What a switch looks at comes first, on one cache line most often.
     /// Bound at the first run, null again at the end; its M's.
     pub(crate) body: Cell<*mut Body>,
-    /// Written by the joiner before it sets `JOINING`, read by the goroutine that sees `JOINING`.
-    waiter: Cell<*const Waiter>,
+    /// Who may run it; set before anybody knows the G, from then on by the goroutine itself.
+    pub(crate) kind: Cell<Kind>,
+    join: AtomicU32,
     /// Set before anybody knows the G, constant from then on.
     id: Cell<u64>,
     /// Where in the program's text it was started, if that was a `go!`; constant.
     pub(crate) site: Option<&'static Site>,
+    vtable: &'static Vtable,
+    /// Written by the joiner before it sets `JOINING`, read by the goroutine that sees `JOINING`.
+    waiter: Cell<*const Waiter>,
     /// Constant; most goroutines have none.
     baggage: Option<Box<Baggage>>,
-    join: AtomicU32,
-    /// Who may run it; set before anybody knows the G, from then on by the goroutine itself.
-    pub(crate) kind: Cell<Kind>,
     /// Where it was spawned.
     place: &'static Location<'static>,
 }
@@ -186,12 +187,12 @@ union Stage<F, T> {
 }
 
 /// What a goroutine needs once it has run: it lies at the top of its stack, so it costs no memory of its own.
+///
+/// It is two cache lines, the first of which is all that a switch reads.
+#[repr(C)]
 pub(crate) struct Body {
     coroutine: MaybeUninit<Coroutine<(), (), (), Lowered>>,
     yielder: Cell<*const Yielder<(), ()>>,
-    stack: Stack,
-    /// The stack pointer at its last switch, or a little above. The goroutine's.
-    pub(crate) sp: Cell<usize>,
     /// The stack that it runs on now: its own, or one of `stack::grow`. The goroutine's.
     pub(crate) running: Cell<&'static Desc>,
     /// The M that ran this goroutine last: where it belongs if it is pinned, and what forced migration avoids.
@@ -200,16 +201,19 @@ pub(crate) struct Body {
     pub(crate) locks: Cell<u32>,
     /// It sleeps in the kernel, as a rule: see `sched::habit`.
     pub(crate) blocks: Cell<bool>,
-    /// Its goroutine-local variables, or null; the goroutine's own.
-    pub(crate) locals: Place,
     /// What a dump shows.
     seen: UnsafeCell<Seen>,
+    /// Its goroutine-local variables, or null; the goroutine's own.
+    pub(crate) locals: Place,
 }
 
 /// What a dump shows of a goroutine. It lies in the body, which can be read whatever the goroutine does; so it is made of plain
 /// words for which zero means nothing.
 #[derive(Clone, Copy, Debug)]
+#[repr(C)]
 pub(crate) struct Seen {
+    /// Where it left its stack.
+    pub(crate) at: Registers,
     /// 0 for a goroutine of a simulation, which no scheduler holds still.
     pub(crate) id: u64,
     pub(crate) place: Option<&'static Location<'static>>,
@@ -217,8 +221,6 @@ pub(crate) struct Seen {
     pub(crate) reason: u8,
     /// When that began, by the monitor's clock.
     pub(crate) since: u64,
-    /// Where it left its stack.
-    pub(crate) at: Registers,
 }
 
 /// A stack whose top is taken by its [`Body`], which has the right to it; or, for `stack::grow`, is left free.
@@ -461,7 +463,8 @@ impl Vtable {
 }
 
 impl Body {
-    /// Puts `g` on `stack`, ready for its first [`resume`](Self::resume).
+    /// Puts `g` on `stack`, ready for its first [`resume`](Self::resume). The right to the stack is the body's until
+    /// [`into_stack`](Self::into_stack).
     ///
     /// # Safety
     ///
@@ -473,11 +476,9 @@ impl Body {
         // SAFETY: the room above the lowered base is set aside for the body, and the stack was the caller's.
         unsafe {
             body.write(Body {
-                sp: Cell::new(at.get()),
                 running: Cell::new(stack.desc()),
                 coroutine: MaybeUninit::uninit(),
                 yielder: Cell::new(ptr::null()),
-                stack,
                 last_m: Cell::new(ptr::null()),
                 locals: Cell::new(ptr::null_mut()),
                 seen: UnsafeCell::new(Seen {
@@ -532,6 +533,19 @@ impl Body {
         unsafe { &mut *self.seen.get() }.reason = WaitReason::None as u8;
     }
 
+    /// Where it left its stack: its stack pointer at the last switch.
+    #[inline(always)]
+    pub(crate) fn left_at(&self) -> usize {
+        // SAFETY: as in `waits_for`; asked by the goroutine, or by who holds it while it is suspended.
+        unsafe { &*self.seen.get() }.at.sp
+    }
+
+    /// The goroutine is never to be resumed, nor is anything on its stack to be touched.
+    pub(crate) fn forget_place(&self) {
+        // SAFETY: as in `waits_for`.
+        unsafe { &mut *self.seen.get() }.at = Registers::default();
+    }
+
     /// Notes where the goroutine is, for its backtrace. On its own stack, in the frame that leaves it.
     #[inline(always)]
     pub(crate) fn note_registers(&self) {
@@ -565,8 +579,9 @@ impl Body {
     /// [`resume`](Self::resume) said that it has ended; the body is not used any more.
     #[inline]
     pub(crate) unsafe fn into_stack(body: NonNull<Body>) -> Stack {
-        // SAFETY: the body is still in place, since nothing has used the stack, and the right to the stack moves out once.
-        unsafe { (&raw const (*body.as_ptr()).stack).read() }
+        // SAFETY: the body is still in place, since nothing has used the stack. What has ended runs on its own stack again, the
+        // right to which was given to `bind`.
+        unsafe { Stack::from_desc(body.as_ref().desc()) }
     }
 
     /// Runs the goroutine until it suspends (`false`) or ends (`true`).

@@ -29,6 +29,7 @@ use baton_alloc::{
 use baton_stack::Desc;
 use std::{
     cell::Cell,
+    ffi::c_int,
     ptr::NonNull,
     sync::atomic::{
         AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64,
@@ -50,6 +51,8 @@ pub(crate) struct M {
     cur: Cell<*mut G>,
     /// Its body; this thread's.
     pub(crate) body: Cell<*mut Body>,
+    /// Where this thread has its errno; set by the thread itself, before anything else.
+    errno: Cell<*mut c_int>,
     /// What g0 is to do for the goroutine that just suspended; `None` if it only yielded. This thread's.
     pub(crate) commit: Cell<Option<Commit>>,
     /// Odd while the goroutine is in a declared blocking call; written by this thread, read by the sysmon.
@@ -108,6 +111,7 @@ impl M {
             spinning: AtomicBool::new(false),
             cur: Cell::new(std::ptr::null_mut()),
             body: Cell::new(std::ptr::null_mut()),
+            errno: Cell::new(std::ptr::null_mut()),
             commit: Cell::new(None),
             blocking: AtomicU32::new(0),
             found_asleep: AtomicBool::new(false),
@@ -129,6 +133,8 @@ impl M {
         self.latch.store(std::ptr::from_ref(latch).cast_mut(), Release);
         // SAFETY: gettid has no preconditions.
         self.tid.store(unsafe { libc::gettid() }, Relaxed);
+        // SAFETY: has no preconditions either.
+        self.errno.set(unsafe { libc::__errno_location() });
         if self.sched.config.cache_with_m && self.cache.load(Relaxed).is_null() {
             let Some(cache) = baton_alloc::new_cache() else {
                 crate::fatal::out_of_memory("an mcache", 0);
@@ -169,6 +175,12 @@ impl M {
     pub(crate) fn latch(&self) -> &'static latch::M {
         // SAFETY: set before the M was known to anybody who could ask, to a latch M, and those are never freed.
         unsafe { &*self.latch.load(Relaxed) }
+    }
+
+    /// Where this thread has its errno: one and the same address as long as it lives.
+    #[inline(always)]
+    pub(crate) fn errno(&self) -> *mut c_int {
+        self.errno.get()
     }
 
     /// Makes `g` the goroutine that runs on this M, or none.

@@ -44,6 +44,8 @@ pub(crate) struct P {
 pub(crate) struct Own {
     pub(crate) stacks: StackCache,
     pub(crate) sleepers: Heap,
+    /// The tick from which on sleepers that are due may go before the queue again.
+    pub(crate) sleepers_from: u32,
     /// Goroutines in a row that came from `runq.next`.
     pub(crate) next_streak: u32,
     /// Numbers for new goroutines.
@@ -72,6 +74,7 @@ impl P {
             own: UnsafeCell::new(Own {
                 stacks: StackCache::new(),
                 sleepers: Heap::new(),
+                sleepers_from: 0,
                 next_streak: 0,
                 ids: 0..0,
             }),

@@ -59,6 +59,13 @@ impl Class {
         self.0 <= Self::LARGEST_SMALL.0
     }
 
+    /// Whether a stack of this class serves as well as one of the other: they are the same, or both small.
+    #[inline]
+    #[must_use]
+    pub fn is_like(self, other: Self) -> bool {
+        self == other || (self.is_small() && other.is_small())
+    }
+
     /// The class of this [`index`](Self::index), or the largest.
     #[inline]
     #[must_use]

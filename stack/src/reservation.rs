@@ -81,14 +81,12 @@ pub(crate) const fn stride(spec: Spec) -> usize {
 /// The descriptor of a stack.
 #[repr(C, align(64))]
 pub struct Desc {
+    // The first cache line: what a switch needs, a start and an end.
     base: usize,
     limit: AtomicUsize,
     /// Parking at or above this address needs no bookkeeping: see `copystack`.
     pub(crate) mark: AtomicUsize,
     owner: AtomicPtr<()>,
-    floor: usize,
-    /// The next one on a list of a pool. Written by the list.
-    pub(crate) next: AtomicPtr<Desc>,
     /// The deepest address that trapped since the present owner came.
     pub(crate) deepest: AtomicUsize,
     /// Where what runs here is parked, 0 while it runs: see `shrink`.
@@ -96,10 +94,15 @@ pub struct Desc {
     /// 1 while somebody takes pages from a parked goroutine.
     pub(crate) claimed: AtomicU32,
     spec: Spec,
+    /// How deep the marks of `gauge` reach; 0 if there are none.
+    pub(crate) gauge: AtomicU32,
     class: AtomicU8,
     /// How often the stack was released while its depth was unknown, modulo 256.
     pub(crate) releases: AtomicU8,
-    // The second cache line: what only growth and the pools need.
+    // What only growth and the pools need.
+    floor: usize,
+    /// The next one on a list of a pool. Written by the list.
+    pub(crate) next: AtomicPtr<Desc>,
     lo: usize,
     hi: usize,
     window: AtomicUsize,
@@ -108,8 +111,6 @@ pub struct Desc {
     pub(crate) traps: AtomicU32,
     /// The stack made before this one. Written before this one is known.
     pub(crate) older: AtomicPtr<Desc>,
-    /// How deep the marks of `gauge` reach; 0 if there are none.
-    pub(crate) gauge: AtomicU32,
     /// The one before on a list of a pool. Written by the list.
     pub(crate) prev: AtomicPtr<Desc>,
     /// A counter for the layer above, which goes on from one owner to the next: whoever keeps a descriptor, which is

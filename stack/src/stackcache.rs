@@ -44,13 +44,6 @@ impl Shelf {
     }
 }
 
-/// Whether a stack is of this class, or as small.
-#[inline]
-fn is_like(stack: &Stack, class: Class) -> bool {
-    let own = stack.desc().class();
-    own == class || (own.is_small() && class.is_small())
-}
-
 impl Shelf {
     /// Where the hottest stack of the smallest class is that holds `class`.
     #[cold]
@@ -80,7 +73,10 @@ impl StackCache {
     pub fn pop(&mut self, spec: Spec, class: Class) -> Option<Stack> {
         let shelf = self.shelves.iter_mut().find(|shelf| shelf.spec == Some(spec))?;
         let top = shelf.len.checked_sub(1)?;
-        if !shelf.stacks[top].as_ref().is_some_and(|stack| is_like(stack, class)) {
+        if !shelf.stacks[top]
+            .as_ref()
+            .is_some_and(|stack| stack.desc().class().is_like(class))
+        {
             let best = shelf.best(class)?;
             shelf.stacks.swap(best, top);
         }

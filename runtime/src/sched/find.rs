@@ -26,7 +26,7 @@ use crate::{
 };
 use baton_stack::{Class, Spec, Stack};
 use std::{
-    hint,
+    hint, mem,
     ptr::{self, NonNull},
     sync::atomic::Ordering::{AcqRel, Relaxed},
 };
@@ -34,6 +34,9 @@ use std::{
 /// How often a P looks at the global queue and the clock although it has work: Go's number, a prime so that it does not
 /// fall into step with the program.
 const GLOBAL_EVERY: u32 = 61;
+
+/// Sleepers that are woken at once: two thirds of the turns between two looks at the clock.
+const SLEEPERS: usize = GLOBAL_EVERY as usize * 2 / 3;
 
 /// Rounds over the other Ps before a spinning M gives up; in the last it also takes what would run next there.
 const STEAL_ROUNDS: u32 = 4;
@@ -49,16 +52,28 @@ const STEAL_PAUSE: u32 = 64;
 /// How many goroutines move at once from the global queue, or from another P.
 const LOOT: usize = 128;
 
-/// What one look at the own P gives.
+/// A goroutine to run.
+struct Job {
+    g: *mut G,
+    /// Null if it has not run yet.
+    body: *mut Body,
+    /// For one that has not run, if the P's cache has one.
+    stack: Option<Stack>,
+}
+
+/// What one look at the own P gives, beside a job. Apart from it, so that both are words in registers.
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Next {
-    /// A goroutine, and a stack if it has none yet and the P's cache has one.
-    Run(NonNull<G>, Option<Stack>),
+    /// The job.
+    Run,
     /// It is time for the global queue and the clock.
     Round,
     /// The P's own queue is empty.
     Nothing,
-    /// The ring is full: there is no room for the goroutine that yielded.
+    /// There is no room for what was left: the ring is full, or the stack cache.
     Full,
+    /// There is no P just now, or mail comes first.
+    Away,
 }
 
 /// What the goroutine that ran last left behind for the next section: so that a yield, or an end, and the look for the
@@ -72,10 +87,16 @@ enum Left {
 }
 
 impl Left {
+    /// Takes it.
+    #[inline(always)]
+    fn take(&mut self) -> Self {
+        mem::replace(self, Self::Nothing)
+    }
+
     /// Does without a P what the section would have done: there is none, or its cache has no room.
     #[cold]
     fn settle(&mut self, m: &'static M) {
-        match std::mem::replace(self, Self::Nothing) {
+        match self.take() {
             Self::Nothing => {}
             Self::Yielded(g) => put_global(m.sched, g),
             Self::Ended(stack) => {
@@ -86,79 +107,95 @@ impl Left {
     }
 }
 
-/// A goroutine to run, and a stack that was found for it.
-type Job = (NonNull<G>, Option<Stack>);
-
 /// Runs goroutines, on this thread's own stack, until this M is one too many.
+///
+/// An M that runs a goroutine does not spin, and neither does it after that: so only who has looked elsewhere asks.
 pub(super) fn run(m: &'static M) {
-    let mut left = Left::Nothing;
     let mut ticks = Vec::new();
+    let mut left = Left::Nothing;
+    let (mut next, mut job) = (Next::Away, Job::NONE);
     loop {
-        let Some((g, stack)) = find(m, &mut left, &mut ticks) else {
-            return;
-        };
-        if let Some(home) = pinned::elsewhere(m, g) {
-            free_stack(stack);
-            idle::deliver(m, home, g);
-        } else if m.sched.config.force_migration && must_migrate(m, g) && idle::hand_over(m, g) {
-            free_stack(stack);
-        } else {
-            left = execute(m, g, stack);
+        if next != Next::Run {
+            // What has its address taken lives in memory; this is a copy, so that `left` does not.
+            let mut rest = left.take();
+            let Some(found) = find_elsewhere(m, &mut rest, &mut ticks, next, job) else {
+                return;
+            };
+            (left, job) = (rest, found);
         }
+        debug_assert!(!m.spinning.load(Relaxed), "who has found something looks no more");
+        if job.is_odd(m) && runs_elsewhere(m, &job) {
+            (next, job) = (Next::Away, Job::NONE);
+            continue;
+        }
+        left = execute(m, job);
+        (next, job) = look_here(m, &mut left);
     }
 }
 
-/// Finds a goroutine, waiting for one if need be. `None`: this M may end.
+/// One look at the own P.
 #[inline(always)]
-fn find(m: &'static M, left: &mut Left, ticks: &mut Vec<u32>) -> Option<Job> {
-    loop {
-        if m.inbox.has_mail()
-            && let Some(g) = take_mail(m, left)
-        {
-            return Some((g, None));
-        }
-        // SAFETY: this thread's M; `look` is made of queue operations.
-        let next = unsafe { m.section(|p, own| look(p, own, left, m.sched.config.stack)) };
-        if let Some(Next::Run(g, stack)) = next {
-            if m.spinning.load(Relaxed) {
-                stop_spinning(m);
-            }
-            if let Left::Ended(_) = left {
-                make_room(m, left);
-            }
-            return Some((g, stack));
-        }
-        if find_elsewhere(m, left, ticks, next) == Sleep::Retired {
-            return None;
-        }
+fn look_here(m: &'static M, left: &mut Left) -> (Next, Job) {
+    if m.inbox.has_mail() {
+        return (Next::Away, Job::NONE);
     }
+    // SAFETY: this thread's M; `look` is made of queue operations.
+    unsafe { m.section(|p, own| look(p, own, left, m.sched.config.stack)) }.unwrap_or((Next::Away, Job::NONE))
 }
 
-/// The own P has nothing to run just now, or there is none: looks elsewhere, and sleeps if there is nothing either.
+/// The own P has nothing to run just now, or there is none, or there is mail: looks everywhere until there is something,
+/// and sleeps if there is not. `None`: this M may end.
+///
+/// With [`Next::Full`] there may be a job already.
 #[cold]
 #[inline(never)]
-fn find_elsewhere(m: &'static M, left: &mut Left, ticks: &mut Vec<u32>, next: Option<Next>) -> Sleep {
-    match next {
-        Some(Next::Run(..)) => unreachable!("what was found is run"),
-        Some(Next::Full) => {
-            if let Left::Yielded(g) = std::mem::replace(left, Left::Nothing) {
-                overflow(m, g.as_ptr());
-            }
+fn find_elsewhere(m: &'static M, left: &mut Left, ticks: &mut Vec<u32>, mut next: Next, mut job: Job) -> Option<Job> {
+    while next != Next::Run {
+        if job.g.is_null()
+            && m.inbox.has_mail()
+            && let Some(g) = take_mail(m, left)
+        {
+            return Some(Job::of(g));
         }
-        Some(Next::Round) => {
+        if settle_look(m, left, ticks, next) == Sleep::Retired {
+            return None;
+        }
+        if !job.g.is_null() {
+            break;
+        }
+        // SAFETY: as in `look_here`.
+        let seen = unsafe { m.section(|p, own| look(p, own, left, m.sched.config.stack)) };
+        (next, job) = seen.unwrap_or((Next::Away, Job::NONE));
+    }
+    if m.spinning.load(Relaxed) {
+        stop_spinning(m);
+    }
+    Some(job)
+}
+
+/// Does what a look that found nothing calls for: looks elsewhere, and sleeps if there is nothing either.
+fn settle_look(m: &'static M, left: &mut Left, ticks: &mut Vec<u32>, next: Next) -> Sleep {
+    match next {
+        Next::Run => unreachable!("what was found is run"),
+        Next::Full => match left.take() {
+            Left::Nothing => {}
+            Left::Yielded(g) => overflow(m, g.as_ptr()),
+            Left::Ended(stack) => make_room(m, stack),
+        },
+        Next::Round => {
             fire_timers(m);
             if !shed(m) {
                 take_global(m);
             }
         }
-        Some(Next::Nothing) => {
+        Next::Nothing => {
             left.settle(m);
             if !(m.inbox.has_mail() || fire_timers(m) || take_global(m) || steal(m, ticks)) {
                 return idle::sleep(m);
             }
         }
-        None if m.has_p() => {} // a thief only borrowed it
-        None => {
+        Next::Away if m.has_p() => {} // a thief only borrowed it, or there was mail
+        Next::Away => {
             left.settle(m);
             if !idle::acquire_p(m) {
                 return idle::sleep(m);
@@ -183,72 +220,123 @@ fn take_mail(m: &'static M, left: &mut Left) -> Option<NonNull<G>> {
 
 /// One look at the own P, inside a section.
 #[inline(always)]
-fn look(p: &'static P, own: &mut Own, left: &mut Left, spec: Spec) -> Next {
-    match std::mem::replace(left, Left::Nothing) {
+fn look(p: &'static P, own: &mut Own, left: &mut Left, spec: Spec) -> (Next, Job) {
+    let mut ended = None;
+    match left.take() {
         Left::Nothing => {}
         Left::Yielded(g) => {
             // SAFETY: inside a section, which owns P; the goroutine has suspended, and is this M's.
             if unsafe { p.runq.push(g.as_ptr()) }.is_err() {
                 *left = Left::Yielded(g);
-                return Next::Full;
+                return (Next::Full, Job::NONE);
             }
         }
-        Left::Ended(stack) => {
-            if let Err(stack) = own.stacks.push(stack) {
-                *left = Left::Ended(stack);
-            }
-        }
+        Left::Ended(stack) => ended = Some(stack),
     }
     let tick = p.tick.load(Relaxed).wrapping_add(1);
     p.tick.store(tick, Relaxed);
+    let mut next = Next::Run;
+    let mut job = Job::NONE;
     if tick.is_multiple_of(GLOBAL_EVERY) || p.attention.load(Relaxed) {
         p.attention.store(false, Relaxed);
-        return Next::Round;
-    }
-    // SAFETY: inside a section, which owns P.
-    let g = unsafe { p.runq.pop_next(&mut own.next_streak) };
-    let Some(g) = NonNull::new(g) else { return Next::Nothing };
-    // SAFETY: inside a section, which owns P and the goroutines on its ring.
-    unsafe { fetch_ahead(p) };
-    // SAFETY: out of the queue it is ours.
-    let this = unsafe { g.as_ref() };
-    let class = this.site.map_or(Class::MIN, Site::class);
-    let stack = if !this.body.get().is_null() {
-        None
-    } else if this.max_stack().is_none() {
-        own.stacks.pop(spec, class)
+        next = Next::Round;
     } else {
-        this.stack_spec(spec)
-            .ok()
-            .and_then(|wanted| own.stacks.pop(wanted, class))
-    };
-    Next::Run(g, stack)
-}
-
-/// Bytes of a stack, from its body downwards, that are fetched ahead: the frames of a shallow goroutine. Lines come in pairs.
-const FRAMES: usize = 512;
-
-/// Has the processor fetch what the goroutines that come next will need: the head of the next but one, and of the next, whose
-/// head is there by now, the body and the frames that are next to it on the stack. A goroutine that has waited for its turn among many others is in no near cache.
-///
-/// # Safety
-///
-/// The caller owns P.
-#[inline(always)]
-unsafe fn fetch_ahead(p: &P) {
-    // SAFETY: as the caller promised; a goroutine on the ring is alive.
-    unsafe {
-        prefetch(p.runq.peek(1));
-        if let Some(next) = p.runq.peek(0).as_ref()
-            && let body = next.body.get()
-            && !body.is_null()
-        {
-            for below in (0..FRAMES).step_by(128) {
-                prefetch(body.wrapping_byte_sub(below));
+        // SAFETY: inside a section, which owns P and the goroutines on its ring.
+        let g = unsafe { p.runq.pop_next(&mut own.next_streak, |ahead| fetch_ahead(ahead)) };
+        match NonNull::new(g) {
+            None => next = Next::Nothing,
+            Some(g) => {
+                job = Job::of(g);
+                if job.body.is_null() {
+                    // SAFETY: out of the queue it is ours.
+                    job.stack = find_stack(own, &mut ended, unsafe { g.as_ref() }, spec);
+                }
             }
         }
     }
+    if let Some(stack) = ended
+        && let Err(stack) = own.stacks.push(stack)
+    {
+        *left = Left::Ended(stack);
+        if next == Next::Round {
+            p.attention.store(true, Relaxed); // not now, but at the next turn
+        }
+        next = Next::Full;
+    }
+    (next, job)
 }
+
+/// A stack for `g`'s first run: the one of the goroutine that has just ended if it is as good as any, else one of the P's
+/// cache.
+#[inline(always)]
+fn find_stack(own: &mut Own, ended: &mut Option<Stack>, g: &G, spec: Spec) -> Option<Stack> {
+    let class = g.site.map_or(Class::MIN, Site::class);
+    if g.max_stack().is_some() {
+        return g.stack_spec(spec).ok().and_then(|wanted| own.stacks.pop(wanted, class));
+    }
+    let suits = |stack: &Stack| stack.desc().spec() == spec && stack.desc().class().is_like(class);
+    match ended.take() {
+        Some(stack) if suits(&stack) => Some(stack),
+        other => {
+            *ended = other;
+            own.stacks.pop(spec, class)
+        }
+    }
+}
+
+impl Job {
+    const NONE: Self = Self {
+        g: ptr::null_mut(),
+        body: ptr::null_mut(),
+        stack: None,
+    };
+
+    /// To run `g`, which is the caller's.
+    #[inline(always)]
+    fn of(g: NonNull<G>) -> Self {
+        Self {
+            g: g.as_ptr(),
+            // SAFETY: the caller's.
+            body: unsafe { g.as_ref() }.body.get(),
+            stack: None,
+        }
+    }
+
+    /// Whether there may be a reason to run it on another M.
+    #[inline(always)]
+    fn is_odd(&self, m: &'static M) -> bool {
+        // SAFETY: out of the queue it is ours.
+        !self.body.is_null() && (unsafe { &*self.g }.kind.get() != Kind::Migrating || m.sched.config.force_migration)
+    }
+}
+
+/// Has the processor fetch what the goroutines that come next will need, each line in time for the look at it that fetches the
+/// next: the heads of the third, the body of the second, of the first what its body leads to. A goroutine that has waited for
+/// its turn among many others is in no near cache.
+///
+/// # Safety
+///
+/// The caller owns these goroutines, or the P whose ring they are on.
+#[inline(always)]
+unsafe fn fetch_ahead([first, second, third]: [*mut G; 3]) {
+    prefetch(third);
+    prefetch(third.wrapping_byte_add(LINE));
+    // SAFETY: as the caller promised; a goroutine on the ring is alive, and what has a body is suspended.
+    let bodies = unsafe { ((*first).body.get(), (*second).body.get()) };
+    prefetch(bodies.1);
+    prefetch(bodies.1.wrapping_byte_add(LINE));
+    // SAFETY: as above.
+    if let Some(body) = unsafe { bodies.0.as_ref() } {
+        let sp = ptr::without_provenance::<u8>(body.left_at());
+        prefetch(sp);
+        prefetch(sp.wrapping_byte_add(LINE));
+        prefetch(bodies.0.wrapping_byte_sub(LINE)); // the coroutine's own words
+        prefetch(ptr::from_ref(body.desc()));
+    }
+}
+
+/// Bytes of a cache line.
+const LINE: usize = 64;
 
 /// Has the processor fetch a cache line, some time soon. A hint: any address will do.
 #[inline(always)]
@@ -263,20 +351,21 @@ fn prefetch<T>(at: *const T) {
 }
 
 /// The P's stack cache refused this stack: the colder half of its kind goes to the shared pools, and it takes their place.
-#[cold]
-#[inline(never)]
-fn make_room(m: &'static M, left: &mut Left) {
+fn make_room(m: &'static M, stack: Stack) {
     let mut batch = baton_stack::Batch::new();
+    let mut stack = Some(stack);
     // SAFETY: this thread's M; a section that moves descriptors.
     unsafe {
         m.with_p(|_, own| {
-            if let Left::Ended(stack) = std::mem::replace(left, Left::Nothing) {
+            if let Some(stack) = stack.take() {
                 own.stacks.overflow(stack, &mut batch);
             }
         });
     }
     baton_stack::release_batch(&mut batch);
-    left.settle(m); // the P was taken
+    if let Some(stack) = stack {
+        Left::Ended(stack).settle(m); // the P was taken
+    }
 }
 
 /// An M that has found something looks no more, and if it was the last that looked, another one should.
@@ -349,6 +438,9 @@ fn keep(m: &'static M, goroutines: &[*mut G]) {
 }
 
 /// Wakes the own P's sleepers that are due, and those that had no P.
+///
+/// Sleepers go before what waits on the ring: they have said when they want to run, and behind a long queue they would all
+/// be late. But two turns in three are all that they get.
 fn fire_timers(m: &'static M) -> bool {
     let mut some = false;
     if m.latch()
@@ -357,15 +449,16 @@ fn fire_timers(m: &'static M) -> bool {
         .is_some_and(|p| p.due.load(Relaxed) != NEVER)
     {
         let now = time::now();
-        loop {
-            let mut due = [ptr::null_mut(); 32];
-            // SAFETY: this thread's M; a section with heap operations, which never grow the heap here.
-            let n = unsafe { m.with_p(|p, own| time::pop_due(p, own, now, &mut due)) }.unwrap_or(0);
-            wake_all(&due[..n]);
-            some |= n > 0;
-            if n < due.len() {
-                break;
+        // SAFETY: this thread's M; a section with heap operations, which never grow the heap here, and queue operations.
+        if let Some((p, due, n, late)) = unsafe { m.with_p(|p, own| wake_due(p, own, now)) } {
+            if late > 0 {
+                put_all_global(m.sched, &due[..late]);
             }
+            if n > late {
+                pusher_fence();
+                idle::pushed(m.sched, Some(p));
+            }
+            some = n > 0;
         }
     }
     if m.sched.sleepers_due.load(Relaxed) != NEVER {
@@ -378,10 +471,23 @@ fn fire_timers(m: &'static M) -> bool {
     some
 }
 
-fn wake_all(gs: &[*mut G]) {
-    for &g in gs {
-        ready(NonNull::new(g).expect("a sleeper is a goroutine"));
+/// Puts sleepers that are due at the front of the ring, unless the last ones were put there only just now. Gives them, how
+/// many they are, and how many of them found no room. Inside a section.
+fn wake_due(p: &'static P, own: &mut Own, now: u64) -> (&'static P, [*mut G; SLEEPERS], usize, usize) {
+    let mut due = [ptr::null_mut(); SLEEPERS];
+    let tick = p.tick.load(Relaxed);
+    if p.runq.len() > 0 && own.sleepers_from.wrapping_sub(tick).cast_signed() > 0 {
+        return (p, due, 0, 0);
     }
+    let n = time::pop_due(p, own, now, &mut due);
+    own.sleepers_from = tick.wrapping_add(n as u32 * 3 / 2);
+    // SAFETY: inside a section, which owns P; the goroutines were claimed, so they are ours.
+    let kept = due[..n]
+        .iter()
+        .rev()
+        .take_while(|&&g| unsafe { p.runq.push_front(g) }.is_ok());
+    let late = n - kept.count();
+    (p, due, n, late)
 }
 
 /// Looks at the other Ps, as a spinning M: asks those with work to shed some, and if none does so in time, takes half of what
@@ -479,44 +585,42 @@ fn prepare(id: u64, site: &'static Site, stack: &Stack) {
     }
 }
 
-/// Runs `g` until it parks, yields or ends.
+/// Puts a goroutine that has not run yet on a stack.
 #[inline(always)]
-fn execute(m: &'static M, g: NonNull<G>, stack: Option<Stack>) -> Left {
+fn start(m: &'static M, g: NonNull<G>, stack: Option<Stack>) -> NonNull<Body> {
     // SAFETY: out of the queue it is ours.
-    let body = match NonNull::new(unsafe { g.as_ref() }.body.get()) {
-        Some(body) => body,
-        None => {
-            // SAFETY: ours.
-            m.pins
-                .set(m.pins.get() || unsafe { g.as_ref() }.kind.get() == Kind::Pinned);
-            // SAFETY: ours.
-            let stack = match unsafe { g.as_ref() }.take_reserved() {
-                Some(reserved) => {
-                    stack.into_iter().for_each(baton_stack::release);
-                    reserved
-                }
-                None => stack.unwrap_or_else(|| fresh_stack(m.sched, g)),
-            };
-            stack.desc().set_owner(g.as_ptr().cast_const().cast());
-            // SAFETY: ours.
-            let this = unsafe { g.as_ref() };
-            if let Some(site) = this.site {
-                prepare(this.id(), site, &stack);
-            }
-            // SAFETY: ours, and it has not run.
-            let body = unsafe { Body::bind(stack, g) };
-            // SAFETY: bound just now, and ours.
-            unsafe { body.as_ref() }.blocks.set(this.site.is_some_and(Site::blocks));
-            body
+    let this = unsafe { g.as_ref() };
+    if this.kind.get() == Kind::Pinned {
+        m.pins.set(true);
+    }
+    let stack = match this.take_reserved() {
+        Some(reserved) => {
+            free_stack(stack);
+            reserved
         }
+        None => stack.unwrap_or_else(|| fresh_stack(m.sched, g)),
     };
+    stack.desc().set_owner(g.as_ptr().cast_const().cast());
+    if let Some(site) = this.site {
+        prepare(this.id(), site, &stack);
+    }
+    // SAFETY: ours, and it has not run.
+    let body = unsafe { Body::bind(stack, g) };
+    // SAFETY: bound just now, and ours.
+    unsafe { body.as_ref() }.blocks.set(this.site.is_some_and(Site::blocks));
+    body
+}
+
+/// Runs a goroutine until it parks, yields or ends.
+#[inline(always)]
+fn execute(m: &'static M, job: Job) -> Left {
+    let g = NonNull::new(job.g).expect("a job is a goroutine");
+    let body = NonNull::new(job.body).unwrap_or_else(|| start(m, g, job.stack));
     // SAFETY: bound, and ours.
     let this = unsafe { body.as_ref() };
-    // SAFETY: ours; when it has ended it may be gone.
-    let site = unsafe { g.as_ref() }.site;
     this.last_m.set(m);
-    // SAFETY: ours.
-    m.show(unsafe { g.as_ref() }.id(), site);
+    // SAFETY: ours; when it has ended it may be gone.
+    unsafe { m.show(g.as_ref().id(), g.as_ref().site) };
     m.counters.switches.add(1);
     if this.blocks.get() {
         habit::before_turn(m);
@@ -531,15 +635,15 @@ fn execute(m: &'static M, g: NonNull<G>, stack: Option<Stack>) -> Left {
             m.counters.ended.add(1);
             // SAFETY: it has ended.
             let stack = unsafe { Body::into_stack(body) };
-            if let Some(site) = site {
-                // SAFETY: held, and nothing runs on it.
-                if let Some(depth) = unsafe { stack.desc().read_gauge() } {
-                    site.learn(depth);
-                }
+            // SAFETY: held, and nothing runs on it.
+            if let Some(depth) = unsafe { stack.desc().read_gauge() }
+                && let Some(site) = m.site()
+            {
+                site.learn(depth);
             }
             return Left::Ended(stack);
         }
-        this.desc().set_parked(this.sp.get());
+        this.desc().set_parked(this.left_at());
         let Some((commit, arg)) = m.commit.get() else {
             return Left::Yielded(g);
         };
@@ -574,14 +678,22 @@ fn free_stack(stack: Option<Stack>) {
     }
 }
 
-/// Whether this M ran `g`, which may migrate, last: then forced migration, a test mode, wants another one for it.
+/// Leaves this goroutine to another M, if it must not run here: it is pinned to that one, or this M ran it last and forced
+/// migration, a test mode, wants another.
 #[cold]
-fn must_migrate(m: &'static M, g: NonNull<G>) -> bool {
+#[inline(never)]
+fn runs_elsewhere(m: &'static M, job: &Job) -> bool {
+    let g = NonNull::new(job.g).expect("a job is a goroutine");
+    if let Some(home) = pinned::elsewhere(m, g) {
+        idle::deliver(m, home, g);
+        return true;
+    }
     // SAFETY: out of the queue it is ours, and so is its body.
-    let this = unsafe { g.as_ref() };
-    this.kind.get() == Kind::Migrating
-        // SAFETY: as above.
-        && unsafe { this.body.get().as_ref() }.is_some_and(|body| ptr::eq(body.last_m.get(), m))
+    let (this, body) = unsafe { (g.as_ref(), &*job.body) };
+    m.sched.config.force_migration
+        && this.kind.get() == Kind::Migrating
+        && ptr::eq(body.last_m.get(), m)
+        && idle::hand_over(m, g)
 }
 
 /// Leaves the goroutine's stack for g0, which runs `commit`; comes back when somebody has made the goroutine ready.
@@ -603,8 +715,8 @@ pub(crate) unsafe fn suspend(m: &'static M, commit: Commit) {
 /// On a goroutine's stack, and `m` is this thread's.
 pub(crate) unsafe fn suspend_yield(m: &'static M) {
     // A look without a section first: most often there are others.
-    let alone = !m.sched.config.force_migration
-        && m.latch().p().and_then(P::of).is_some_and(|p| p.runq.len() == 0)
+    let alone = m.latch().p().and_then(P::of).is_some_and(|p| p.runq.len() == 0)
+        && !m.sched.config.force_migration
         // SAFETY: this thread's M; a section that looks and counts.
         && unsafe { m.section(|p, _| is_alone(p)) } == Some(true);
     let has_none = || !m.has_p() && m.world().is_none() && habit::goes_on(m);
@@ -634,17 +746,16 @@ fn is_alone(p: &P) -> bool {
 #[inline]
 unsafe fn switch(m: &'static M) {
     let body = NonNull::new(m.body.get()).expect("a goroutine has a body");
-    // SAFETY: errno is this thread's own word, and the address is asked for anew after the switch.
-    let errno = unsafe { *libc::__errno_location() };
+    // SAFETY: this thread's own word.
+    let errno = unsafe { *m.errno() };
     // SAFETY: the body of the running goroutine, on whose stack this is.
     unsafe {
-        let sp = ptr::from_ref(&errno).addr();
-        body.as_ref().sp.set(sp);
-        body.as_ref().desc().note_depth(sp);
         body.as_ref().note_registers();
+        body.as_ref().desc().note_depth(body.as_ref().left_at());
         Body::suspend(body);
         body.as_ref().waits_no_more();
-        *libc::__errno_location() = errno;
+        // SAFETY: the M that has resumed it is the one of the thread that this is now.
+        *(*body.as_ref().last_m.get()).errno() = errno;
     }
 }
 

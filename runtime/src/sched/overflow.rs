@@ -33,7 +33,7 @@ extern "C" fn leave() -> ! {
     {
         // Not what the last switch left there: its stack is left alone for ever, and 0 says so.
         // SAFETY: the body of the goroutine that ran until now.
-        unsafe { body.as_ref() }.sp.set(0);
+        unsafe { body.as_ref() }.forget_place();
         m.commit.set(Some((end, g.as_ptr().cast())));
         // SAFETY: the body of the goroutine that ran until now. That this is another stack does not matter to the switch,
         // which keeps where it left from in a word that nobody will read.

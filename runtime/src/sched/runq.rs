@@ -3,7 +3,7 @@
 //! ```text
 //!        head ──▶ ┌───┬───┬───┬───┬───┐ ◀── tail          next
 //!  pop (oldest)   │ G │ G │ G │ G │   │   push            │ G │  made ready by the goroutine that runs now
-//!                 └───┴───┴───┴───┴───┘                   └───┘
+//!  push_front     └───┴───┴───┴───┴───┘                   └───┘
 //! ```
 //!
 //! # Invariants
@@ -89,6 +89,23 @@ impl RunQueue {
         Ok(())
     }
 
+    /// Adds `g` at the other end, as if it were the oldest.
+    ///
+    /// # Safety
+    ///
+    /// The caller owns the P (invariant 1) and `g`.
+    #[inline]
+    pub(crate) unsafe fn push_front(&self, g: *mut G) -> Result<(), Full> {
+        let head = self.head.load(Relaxed);
+        if self.tail.load(Relaxed).wrapping_sub(head) as usize == RING {
+            return Err(Full);
+        }
+        let head = head.wrapping_sub(1);
+        self.ring[head as usize % RING].store(g, Relaxed);
+        self.head.store(head, Release);
+        Ok(())
+    }
+
     /// Takes the oldest, or null.
     ///
     /// # Safety
@@ -117,13 +134,13 @@ impl RunQueue {
     }
 
     /// Takes what runs next: `next`, which inherits the time slice, so after [`NEXT_STREAK`] in a row from there the oldest
-    /// of the ring. Null if there is nothing.
+    /// of the ring. Null if there is nothing. If that was the oldest, and three more follow it, `ahead` sees those.
     ///
     /// # Safety
     ///
     /// The caller owns the P (invariant 1).
     #[inline(always)]
-    pub(crate) unsafe fn pop_next(&self, streak: &mut u32) -> *mut G {
+    pub(crate) unsafe fn pop_next(&self, streak: &mut u32, ahead: impl FnOnce([*mut G; 3])) -> *mut G {
         let next = self.next.load(Relaxed);
         if !next.is_null() && *streak < NEXT_STREAK {
             *streak += 1;
@@ -131,27 +148,17 @@ impl RunQueue {
             return next;
         }
         *streak = 0;
-        // SAFETY: as the caller promised.
-        let oldest = unsafe { self.pop() };
-        if !oldest.is_null() || next.is_null() {
-            return oldest;
+        let (head, tail) = (self.head.load(Relaxed), self.tail.load(Relaxed));
+        if head == tail {
+            self.next.store(ptr::null_mut(), Relaxed);
+            return next;
         }
-        self.next.store(ptr::null_mut(), Relaxed);
-        next
-    }
-
-    /// The goroutine that is `ahead` places behind the oldest, or null: for a look at what comes next.
-    ///
-    /// # Safety
-    ///
-    /// The caller owns the P (invariant 1).
-    #[inline(always)]
-    pub(crate) unsafe fn peek(&self, ahead: u32) -> *mut G {
-        let head = self.head.load(Relaxed);
-        if self.tail.load(Relaxed).wrapping_sub(head) <= ahead {
-            return ptr::null_mut();
+        self.head.store(head.wrapping_add(1), Release);
+        let at = |i: u32| self.ring[head.wrapping_add(i) as usize % RING].load(Relaxed);
+        if tail.wrapping_sub(head) > 3 {
+            ahead([at(1), at(2), at(3)]);
         }
-        self.ring[head.wrapping_add(ahead) as usize % RING].load(Relaxed)
+        at(0)
     }
 
     /// Shows all goroutines of the queue to `see`.
