@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   StackCache (per P, no lock) ──▶ Pool (per kind: stackpool, stackLarge) ──▶ slab ──▶ the page heap of baton-alloc
-//!        ▲ pop, push                 acquire, release_batch                    carved one by one
+//!        ▲ pop, push                 acquire, release_batch                    carved, a few at a time
 //!        │
 //!   goroutine ── runs ── touches the guard ──▶ fault ──▶ copystack: the extent doubles, the address stays
 //! ```

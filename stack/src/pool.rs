@@ -3,25 +3,28 @@
 //! ```text
 //!   per-P StackCache ──Err(full)──▶ release_batch ─▶ Pool (one per Spec) ─┬─ stackpool   2 … 16 KiB
 //!                    ◀──────────────── acquire ─────                     ├─ stackLarge  32 KiB … 1 GiB
-//!                                                                        ├─ cold        without memory
+//!                                                                        ├─ cold        without memory: given back, or new
 //!                                                                        ├─ unguarded   carved, guards refused
 //!                                                                        └─ slab        not carved yet ◀─ mheap
 //! ```
 //!
 //! A stack that is free in a pool is warm: its guards stay up, its extent stays open, its pages stay. Who wants a class gets
-//! the smallest that holds it, so that the deep ones are left for who needs them; else the largest there is. New stacks are carved one at a time, when nothing is
-//! free: guarding all of a slab at once would be a stall of milliseconds, and its page tables memory for nothing.
+//! the smallest that holds it, so that the deep ones are left for who needs them; else the largest there is.
+//!
+//! New stacks are carved when nothing is free: one at first, later up to 16 at a time, whose guards are put up by one system
+//! call. (All of a slab at once would be a stall of milliseconds, and its page tables memory for nothing.)
 //!
 //! Lock order: the lock of a pool comes before the page heap's. System calls on a stack (guards, giving pages back) are
 //! made without it.
 
 use crate::{
     CLASSES, Class, Spec, StackError, StackStats, backing,
-    reservation::{self, Desc, Stack, stride},
+    reservation::{self, Desc, LITTER, Stack, stride},
     shrink,
     stackcache::Batch,
     stacklarge::{self, StackLarge},
     stackpool::{self, List, StackPool},
+    sys::pages::{GuardKind, guard_kind},
 };
 use baton_alloc::{
     Lock,
@@ -130,23 +133,37 @@ impl Pool {
     }
 
     fn acquire(&'static self, class: Class) -> Result<Stack, StackError> {
-        let (stack, guarded) = self.with(|inner| {
-            if let Some(stack) = inner.pop(class) {
-                Ok((stack, true))
-            } else if let Some(stack) = inner.unguarded.pop() {
-                Ok((stack, false))
-            } else {
-                inner.carve(self).map(|stack| (stack, false))
-            }
-        })?;
+        match self.with(|inner| inner.pop(class)) {
+            Some(stack) => Ok(stack),
+            None => self.litter(),
+        }
+    }
+
+    /// A new stack, and some more for those who come next: their guards are put up by one system call.
+    #[cold]
+    fn litter(&'static self) -> Result<Stack, StackError> {
+        let mut new = [const { None }; LITTER];
+        let mut refusal = self.with(|inner| inner.make(self, &mut new)).err();
+        // SAFETY: they were carved just now, or all guards were refused before.
+        let guarded = unsafe { reservation::put_up_all_guards(new.iter().flatten()) };
+        let mut refused = [const { None }; LITTER];
         if !guarded {
-            // SAFETY: it was carved just now, or all guards were refused before.
-            if let Err(error) = unsafe { stack.desc().put_up_guards() } {
-                self.with(|inner| inner.unguarded.push(stack));
-                return Err(error);
+            for (stack, refused) in new.iter_mut().zip(&mut refused) {
+                // SAFETY: as above.
+                if let Some(Err(error)) = stack.as_ref().map(|stack| unsafe { stack.desc().put_up_guards() }) {
+                    refusal = Some(error);
+                    *refused = stack.take();
+                }
             }
         }
-        Ok(stack)
+        let mut new = new.into_iter().flatten();
+        let first = new.next();
+        self.with(|inner| {
+            // The lowest will go first: neighbours share page tables.
+            new.rev().for_each(|stack| inner.cold.push(stack));
+            refused.into_iter().flatten().for_each(|stack| inner.unguarded.push(stack));
+        });
+        first.ok_or_else(|| refusal.expect("there is no stack for a reason"))
     }
 
     fn release(&self, stack: Stack) {
@@ -179,6 +196,23 @@ impl Inner {
         } else {
             self.large.push(stack);
         }
+    }
+
+    /// Fills `new` with stacks that have no guards yet. At first it is one; the more there are the more are made at a time, for a
+    /// program that has many will have more. Where each guard costs mappings, it is one always.
+    fn make(&mut self, pool: &'static Pool, new: &mut [Option<Stack>; LITTER]) -> Result<(), StackError> {
+        let most = match guard_kind() {
+            GuardKind::Marker => self.carved.clamp(1, LITTER),
+            GuardKind::Mprotect => 1,
+        };
+        for (n, slot) in new[..most].iter_mut().enumerate() {
+            *slot = match self.unguarded.pop() {
+                Some(stack) => Some(stack),
+                None if n > 0 && self.slab.left == 0 => break,
+                None => Some(self.carve(pool)?),
+            };
+        }
+        Ok(())
     }
 
     /// The next reservation of the slab, or of a new one.

@@ -5,6 +5,10 @@
 //!                           └▶ parked: claim ─▶ barrier ─▶ still parked? ─▶ all pages below the stack pointer ─▶ unclaim
 //! ```
 //!
+//! Nobody asks the kernel first whether there are such pages: to take none away costs as much as the question. But who has been
+//! parked for a second keeps its first 16 KiB, so that one who was never deep loses nothing, and of those of whom nobody
+//! knows how deep they were some thousands have their turn at a time.
+//!
 //! A goroutine that was deep and waits near the top of its stack has memory below that nobody needs. Its stack is the
 //! goroutine's, and may go on at any moment; so whoever takes pages away must keep it from doing so, and that must
 //! cost the goroutine nothing.
@@ -52,6 +56,8 @@ use core::{
 
 /// How far below the stack pointer that a goroutine parked with the switch may have gone: a few frames, less than that.
 const BELOW: usize = 1 << 10;
+/// Goroutines that lose pages in one round because they have been parked for long: about 10 ms of work.
+const PER_ROUND: usize = 8192;
 /// Stacks that are claimed for one barrier.
 const BATCH: usize = 64;
 
@@ -62,8 +68,10 @@ static ROUND: AtomicUsize = AtomicUsize::new(0);
 /// Every stack that was ever made, the last one first.
 static ALL: AtomicPtr<Desc> = AtomicPtr::new(ptr::null_mut());
 
-/// `parked`: the rounds, modulo 8, are in the bits that a stack pointer aligned to 16 has free.
-const ROUNDS: usize = 7;
+/// `parked`: the rounds, modulo 4, are in the bits that a stack pointer aligned to 16 has free.
+const ROUNDS: usize = 3;
+/// `parked`: the pages below are gone already, but for the first 16 KiB.
+const LEAN: usize = 4;
 /// `parked`: the pages below are gone already.
 const DONE: usize = 8;
 
@@ -120,13 +128,17 @@ impl Desc {
         }
     }
 
-    /// Takes the pages below `sp` away.
+    /// Takes the pages below `sp` away; if that is because nobody used them for long, all but the first of the stack.
     ///
     /// # Safety
     ///
     /// What runs on this stack has suspended at `sp` and cannot be resumed meanwhile.
-    unsafe fn shrink(&self, sp: usize) {
-        let kept = (sp - BELOW) & !(PAGE - 1);
+    unsafe fn shrink(&self, sp: usize, how: Release) {
+        let below = (sp - BELOW) & !(PAGE - 1);
+        let kept = match how {
+            Release::All => below,
+            Release::Unused => below.min(self.below_first(Class::LARGEST_SMALL.bytes())),
+        };
         let limit = self.limit();
         if kept <= limit {
             return;
@@ -176,13 +188,24 @@ pub(crate) fn hook() {
 /// Whether the goroutine on `desc` may lose pages, by what `parked` says. Before the claim this is a guess.
 fn is_wanted(desc: &Desc, parked: usize, how: Release, round: usize) -> bool {
     let rounds = round.wrapping_sub(parked) & ROUNDS;
-    let long_enough = how == Release::All || (rounds >= 2 && !desc.class().is_small());
-    parked > DONE + ROUNDS && parked & DONE == 0 && long_enough
+    let is_parked = parked > DONE + LEAN + ROUNDS && parked & DONE == 0;
+    is_parked
+        && match how {
+            Release::All => true,
+            Release::Unused => {
+                parked & LEAN == 0 && rounds >= 2 && (!desc.class().is_small() || desc.depth_is_unknown())
+            }
+        }
 }
 
 /// Takes from parked goroutines what lies below them. Under `SHRINK`.
 fn shrink_parked(how: Release, round: usize) {
-    let mut stacks = all().filter(|desc| is_wanted(desc, desc.parked.load(Relaxed), how, round));
+    let most = match how {
+        Release::All => usize::MAX,
+        Release::Unused => PER_ROUND,
+    };
+    let wanted = all().filter(|desc| is_wanted(desc, desc.parked.load(Relaxed), how, round));
+    let mut stacks = wanted.take(most);
     loop {
         let mut batch = [None; BATCH];
         for (slot, desc) in batch.iter_mut().zip(&mut stacks) {
@@ -197,8 +220,9 @@ fn shrink_parked(how: Release, round: usize) {
             let parked = desc.parked.load(Acquire);
             if seen_by_all && is_wanted(desc, parked, how, round) {
                 // SAFETY: parked, and claimed: invariants 1 and 2.
-                unsafe { desc.shrink(parked & !15) };
-                desc.parked.store(parked | DONE, Relaxed);
+                unsafe { desc.shrink(parked & !15, how) };
+                let gone = if how == Release::All { DONE } else { LEAN };
+                desc.parked.store(parked | gone, Relaxed);
             }
             desc.claimed.store(0, Publish);
         }

@@ -6,15 +6,20 @@
 use super::process::{self, PAGE};
 use core::{
     ffi::{c_int, c_void},
+    mem,
     ops::Range,
     ptr,
-    sync::atomic::{AtomicU8, Ordering},
+    sync::atomic::{AtomicBool, AtomicU8, Ordering},
 };
 
 /// Linux 6.13: makes pages trap by a marker in the page table, without a mapping of their own.
 const MADV_GUARD_INSTALL: c_int = 102;
 /// Linux 6.13: removes such markers.
 const MADV_GUARD_REMOVE: c_int = 103;
+/// Linux 6.15: a file descriptor that stands for this process.
+const PIDFD_SELF: c_int = -10_000;
+/// How many ranges [`guard_all`] takes at a time.
+pub(crate) const GUARDED_AT_ONCE: usize = 32;
 
 /// How this process makes a page trap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +83,37 @@ fn markers_work() -> bool {
 pub(crate) unsafe fn guard(range: Range<usize>) -> Result<(), c_int> {
     // SAFETY: as the caller promised.
     unsafe { advise(range, MADV_GUARD_INSTALL) }
+}
+
+/// Puts guard markers on all of these ranges by one system call; `false` if not all of them have theirs: then each needs a
+/// [`guard`] of its own, which does no harm to those that have. At most [`GUARDED_AT_ONCE`] ranges.
+///
+/// # Safety
+///
+/// As for [`guard`], for each range.
+pub(crate) unsafe fn guard_all(ranges: impl Iterator<Item = Range<usize>>) -> bool {
+    /// Set once the kernel has refused: it is older than Linux 6.15, or a filter of system calls does not know this one.
+    static REFUSED: AtomicBool = AtomicBool::new(false);
+    if REFUSED.load(Ordering::Relaxed) {
+        return false;
+    }
+    // SAFETY: all-zero bytes are valid iovecs.
+    let mut vector: [libc::iovec; GUARDED_AT_ONCE] = unsafe { mem::zeroed() };
+    let (mut len, mut bytes) = (0, 0);
+    for (slot, range) in vector.iter_mut().zip(ranges) {
+        slot.iov_base = address(&range);
+        slot.iov_len = range.len();
+        len += 1;
+        bytes += range.len();
+    }
+    // SAFETY: as the caller promised; the vector outlives the call.
+    let done = unsafe {
+        libc::syscall(libc::SYS_process_madvise, PIDFD_SELF, vector.as_ptr(), len, MADV_GUARD_INSTALL, 0)
+    };
+    if done < 0 && !matches!(process::errno(), libc::EAGAIN | libc::EINTR | libc::ENOMEM) {
+        REFUSED.store(true, Ordering::Relaxed);
+    }
+    usize::try_from(done) == Ok(bytes)
 }
 
 /// Removes guard markers from `range`. Pages without a marker are left as they are.
