@@ -4,7 +4,7 @@ use baton::{chan, go};
 use std::hint::black_box;
 
 mod child;
-use child::{ADDRESS_SPACE, NO_CORE};
+use child::{ADDRESS_SPACE, MAPPED_MEMORY, NO_CORE};
 
 #[global_allocator]
 static ALLOC: baton::Alloc = baton::Alloc;
@@ -32,6 +32,7 @@ fn a_stack_that_overflows_is_reported() {
         &[
             "goroutine ",
             "\"diver\"",
+            "spawned at tests/kill.rs:25:",
             "overflowed its stack",
             "131072",
             "max_stack",
@@ -98,6 +99,67 @@ fn try_spawn_says_that_there_is_no_stack() {
     });
     ran.succeeded();
     ran.said(&["no address space", "max_stack", "ulimit -v"]);
+}
+
+/// Private writable memory is limited, as it is under vm.overcommit_memory=2: there too mmap refuses what would go beyond, whether
+/// it is going to be touched or not.
+#[test]
+fn try_spawn_says_so_where_what_is_mapped_is_charged() {
+    let limits = [NO_CORE, (MAPPED_MEMORY, 2 << 30)];
+    let ran = child::run(
+        "try_spawn_says_so_where_what_is_mapped_is_charged",
+        &[],
+        &limits,
+        || {
+            baton::run(|| {
+                let spawn = || baton::Builder::new().max_stack(64 << 20).try_spawn(baton::yield_now);
+                let mut handles = Vec::new();
+                let error = loop {
+                    match spawn() {
+                        Ok(handle) => handles.push(handle),
+                        Err(error) => break error,
+                    }
+                };
+                eprintln!("after {}: {error}", handles.len());
+                assert!(matches!(error, baton::SpawnError::Stack(_)) && handles.len() > 10);
+                // What there is goes on to work, and grows as far as it was promised.
+                handles.into_iter().for_each(|handle| handle.join().unwrap());
+                let deep = baton::Builder::new().max_stack(64 << 20).try_spawn(|| {
+                    black_box([1_u8; 60 << 20])
+                        .iter()
+                        .map(|&byte| usize::from(byte))
+                        .sum::<usize>()
+                });
+                assert_eq!(deep.unwrap().join().unwrap(), 60 << 20);
+            });
+        },
+    );
+    ran.succeeded();
+    ran.said(&["no address space", "max_stack", "ulimit -d"]);
+}
+
+/// Without guard markers each stack costs mappings, of which there are 65,530.
+#[test]
+fn try_spawn_says_that_there_are_no_mappings() {
+    let vars = [("BATON_GUARD", "mprotect")];
+    let ran = child::run("try_spawn_says_that_there_are_no_mappings", &vars, &[NO_CORE], || {
+        baton::run(|| {
+            let spawn = || baton::Builder::new().max_stack(64 << 10).try_spawn(|| ());
+            let mut handles = Vec::new();
+            let error = loop {
+                match spawn() {
+                    Ok(handle) => handles.push(handle),
+                    Err(error) => break error,
+                }
+            };
+            eprintln!("after {}: {error}", handles.len());
+            assert!(handles.len() > 1_000);
+            handles.into_iter().for_each(|handle| handle.join().unwrap());
+            spawn().unwrap().join().unwrap();
+        });
+    });
+    ran.succeeded();
+    ran.said(&["no more memory mappings", "vm.max_map_count", "6.13"]);
 }
 
 /// From the smallest stack to the largest, each used to nearly its end.

@@ -126,3 +126,36 @@ fn who_goes_on_meanwhile_loses_nothing() {
         release.join().unwrap();
     });
 }
+
+/// Nobody asks for memory: goroutines that were deep, and stacks that a resting processor carries, give theirs back all the same,
+/// after a while.
+#[test]
+fn it_happens_by_itself() {
+    let _alone = alone();
+    baton::run(|| {
+        let before = memory();
+        let (tx, rx) = chan::bounded::<()>(0);
+        let here = WaitGroup::new();
+        let deep: Vec<_> = (0..200)
+            .map(|_| {
+                let (rx, here) = (rx.clone(), here.clone());
+                go!(move || {
+                    let frames = descend(200 << 10); // less than the first extent: nobody has seen it
+                    drop(here);
+                    (frames, rx.recv().unwrap_err()).0
+                })
+            })
+            .collect();
+        here.wait();
+        // These stay in the processors' caches.
+        (0..8).for_each(|_| assert!(go!(|| descend(400 << 10)).join().unwrap() > 0));
+        let at_work = memory() - before;
+        assert!(at_work > 200 * (200 << 10), "{at_work}");
+        // 16 KiB may stay of each, and the processors' caches are empty.
+        while memory().saturating_sub(before) > 200 * (32 << 10) {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        drop(tx);
+        deep.into_iter().for_each(|h| assert!(h.join().unwrap() > 0));
+    });
+}

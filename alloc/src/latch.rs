@@ -488,7 +488,7 @@ impl P {
     /// Runs `f`, as the owner of this P, if no M runs it; who wants to bind it waits meanwhile. `None`, and `f` did not
     /// run, if one does, or if somebody has the lock.
     #[cfg(not(baton_loom))]
-    pub(crate) fn while_idle<R>(&self, f: impl FnOnce(&Self) -> R) -> Option<R> {
+    pub fn while_idle<R>(&self, f: impl FnOnce(&Self) -> R) -> Option<R> {
         if !self.lock.try_lock() {
             return None;
         }

@@ -312,6 +312,7 @@ fn run() {
         }
         // Memory that is short does not wait for the next look, or not as long.
         if REQUESTS.take() {
+            idle = 0;
             thread::sleep(LOOK / 8);
         } else {
             REQUESTS.sleep(LOOK);

@@ -41,7 +41,7 @@ pub(crate) fn out_of_memory(what: &str, bytes: usize) -> ! {
 
 /// A goroutine that should run has no stack.
 pub(crate) fn no_stack(g: &G, error: &StackError) -> ! {
-    eprintln!("baton: no stack for {}: {error}", Who(g));
+    eprintln!("baton: no stack for {}, spawned at {}: {error}", Who(g), g.place());
     process::abort()
 }
 
@@ -49,7 +49,7 @@ pub(crate) fn no_stack(g: &G, error: &StackError) -> ! {
 pub(crate) fn describe(owner: *const (), out: &mut dyn fmt::Write) {
     // SAFETY: the owner of a stack is null or the goroutine that runs on it, which is alive while it does.
     if let Some(g) = unsafe { owner.cast::<G>().as_ref() } {
-        let _ = write!(out, "{}", Who(g));
+        let _ = write!(out, "{}, spawned at {},", Who(g), g.place());
     } else {
         let _ = out.write_str("a goroutine that was ending, or a thread in stack::grow,");
     }

@@ -349,6 +349,11 @@ impl G {
         self.id.set(id);
     }
 
+    /// Where in the program's text it was spawned.
+    pub(crate) fn place(&self) -> &'static Location<'static> {
+        self.place
+    }
+
     /// The name that its builder gave it.
     pub(crate) fn name(&self) -> Option<&str> {
         self.baggage.as_ref()?.options.name.as_deref()

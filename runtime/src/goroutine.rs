@@ -9,7 +9,7 @@ use crate::{
     site::Site,
     time,
 };
-use baton_stack::{Spec, StackError, StackGrowth};
+use baton_stack::{Class, Spec, StackError, StackGrowth};
 use std::{
     fmt,
     future::Future,
@@ -219,7 +219,8 @@ impl Builder {
             .options
             .max_stack
             .map_or(Ok(usual), |bytes| Spec::with_growth(bytes, usual.growth()));
-        let stack = spec.and_then(baton_stack::acquire).map_err(SpawnError::Stack)?;
+        let stack = spec.and_then(|spec| sched::scavenge::acquire(spec, self.site.map_or(Class::MIN, Site::class)));
+        let stack = stack.map_err(SpawnError::Stack)?;
         let baggage = self.options.packed_with(stack);
         // SAFETY: it is pinned; the closure is 'static.
         Ok(JoinHandle(unsafe {

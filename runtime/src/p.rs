@@ -37,6 +37,8 @@ pub(crate) struct P {
     pub(crate) attention: AtomicBool,
     /// Set by an M without work: the owner should leave half of its ring where others find it.
     pub(crate) asked: AtomicBool,
+    /// `tick` when unused memory was last asked back: see `sched::scavenge`.
+    pub(crate) rested: AtomicU32,
     own: UnsafeCell<Own>,
 }
 
@@ -71,6 +73,7 @@ impl P {
             due: AtomicU64::new(NEVER),
             attention: AtomicBool::new(false),
             asked: AtomicBool::new(false),
+            rested: AtomicU32::new(0),
             own: UnsafeCell::new(Own {
                 stacks: StackCache::new(),
                 sleepers: Heap::new(),
@@ -90,6 +93,19 @@ impl P {
         // SAFETY: only `P::new` makes latch Ps of this kind in this crate, `latch` is the first field of a `repr(C)`
         // struct, and Ps are never freed or moved.
         Some(unsafe { &*ptr::from_ref(p).cast::<P>() })
+    }
+
+    /// Runs `f` with what only the owner touches, for one who does not own the P: if nobody does, or if its M is in no section.
+    /// `f` keeps others waiting.
+    pub(crate) fn borrow<R>(&'static self, f: impl FnOnce(&mut Own) -> R) -> Option<R> {
+        let mut f = Some(f);
+        // SAFETY: for as long as this runs, nobody else has the P.
+        let mut run = || f.take().map(|f| f(unsafe { self.own() }));
+        if let Some(result) = self.latch.while_idle(|_| run()) {
+            return result;
+        }
+        let _taken = self.latch.take()?;
+        run()
     }
 
     /// What only the owner touches.

@@ -29,10 +29,15 @@
 //! memory, and cannot trap while the word names the other one. A goroutine may park on the new stack, and go on on another
 //! thread: what suspends it keeps a stack pointer, and does not care which stack that is in.
 
-use crate::{fatal, g::Lowered, m, sched::thread_stack_floor};
+use crate::{
+    fatal,
+    g::Lowered,
+    m,
+    sched::{scavenge, thread_stack_floor},
+};
 use baton_alloc::{current, latch, lease};
 pub use baton_stack::StackError;
-use baton_stack::{AltStack, Desc, MAX_RESERVATION, Spec, Stack, StackGrowth};
+use baton_stack::{AltStack, Class, Desc, MAX_RESERVATION, Spec, Stack, StackGrowth};
 use corosensei::on_stack;
 use std::{
     cell::{Cell, OnceCell},
@@ -111,7 +116,7 @@ pub fn try_grow<R>(bytes: usize, f: impl FnOnce() -> R) -> Result<R, StackError>
         return Err(StackError::TooLarge { asked: bytes });
     }
     let spec = Spec::with_growth((bytes + OVERHEAD).min(MAX_RESERVATION), growth)?;
-    let borrowed = Borrowed(Some(baton_stack::acquire(spec)?));
+    let borrowed = Borrowed(Some(scavenge::acquire(spec, Class::MIN)?));
     let stack = borrowed.desc();
     stack.set_owner(owner);
     // The stack is nobody else's until `borrowed` is dropped, which is after the call.

@@ -8,47 +8,17 @@ use crate::{
         process::{self, PAGE},
     },
 };
-use core::{
-    num::NonZeroU32,
-    sync::atomic::{AtomicU8, Ordering},
-};
+use core::num::NonZeroU32;
 
 /// How a stack gets pages beyond its first extent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u8)]
 pub enum StackGrowth {
-    /// A guard below the extent traps, and the fault handler doubles the extent. It costs about what page faults cost, and
-    /// the depth of each stack is known to a factor of two, so that what pools keep warm is bounded exactly.
-    Trap = 1,
+    /// A guard below the extent traps, and the fault handler doubles the extent, twice as a rule. The depth of each stack is
+    /// known to a factor of four while it runs.
+    Trap,
     /// The kernel brings every page at its first touch; the only guard is at the bottom. For programs that hand fresh
     /// stack buffers to inline system calls, and for kernels without guard markers.
-    DemandPaged = 2,
-}
-
-/// 0 until fixed, then a [`StackGrowth`].
-static GROWTH: AtomicU8 = AtomicU8::new(0);
-
-/// Chooses how stacks of this process grow.
-///
-/// # Errors
-///
-/// If the other mode was chosen or used before.
-pub fn configure(growth: StackGrowth) -> Result<(), StackError> {
-    match GROWTH.compare_exchange(0, growth as u8, Ordering::Relaxed, Ordering::Relaxed) {
-        Err(fixed) if fixed != growth as u8 => Err(StackError::Configured),
-        _ => Ok(()),
-    }
-}
-
-/// How stacks of this process grow, unless a [`Spec`] says otherwise: as [`configure`] chose, from the first call on
-/// [`StackGrowth::Trap`] if it did not.
-#[must_use]
-pub fn growth() -> StackGrowth {
-    let unset = GROWTH.compare_exchange(0, StackGrowth::Trap as u8, Ordering::Relaxed, Ordering::Relaxed);
-    match unset {
-        Err(fixed) if fixed == StackGrowth::DemandPaged as u8 => StackGrowth::DemandPaged,
-        _ => StackGrowth::Trap,
-    }
+    DemandPaged,
 }
 
 /// A kind of stack: reservation and growth. Stacks of one kind are pooled together.
@@ -59,21 +29,12 @@ pub struct Spec {
 }
 
 impl Spec {
-    /// Stacks with at least `max_stack` usable bytes that grow as [`growth`] says. Small sizes are raised to 64 KiB.
+    /// Stacks with at least `max_stack` usable bytes that grow as `growth` says, or are demand-paged where the kernel
+    /// has no guard markers. Small sizes are raised to 64 KiB.
     ///
     /// # Errors
     ///
     /// If `max_stack` is more than 1 GiB, or the machine's pages have an unknown size.
-    pub fn new(max_stack: usize) -> Result<Self, StackError> {
-        Self::with_growth(max_stack, growth())
-    }
-
-    /// Stacks with at least `max_stack` usable bytes that grow as `growth` says, or are demand-paged where the kernel
-    /// has no guard markers.
-    ///
-    /// # Errors
-    ///
-    /// As [`new`](Self::new).
     pub fn with_growth(max_stack: usize, growth: StackGrowth) -> Result<Self, StackError> {
         let size = process::page_size();
         if size != PAGE {

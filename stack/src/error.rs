@@ -36,8 +36,6 @@ pub enum StackError {
         /// What the kernel says.
         errno: c_int,
     },
-    /// [`configure`](crate::configure) came after the first use.
-    Configured,
 }
 
 impl fmt::Display for StackError {
@@ -50,17 +48,18 @@ impl fmt::Display for StackError {
             ),
             Self::AddressSpace { reservation } => {
                 write!(f, "no address space for another stack of {reservation} bytes")?;
-                if let Some(limit) = process::address_space_limit() {
+                if let Some((limit, name)) = process::mapping_limit() {
                     write!(
                         f,
-                        ": the limit is {limit} bytes (ulimit -v); cure: raise that limit, or make stacks smaller \
+                        ": the limit is {limit} bytes ({name}); cure: raise that limit, or make stacks smaller \
                          (max_stack, BATON_MAX_STACK)"
                     )
                 } else {
                     write!(
                         f,
-                        "; cure: run fewer goroutines at a time, make stacks smaller (max_stack, BATON_MAX_STACK), or \
-                         raise vm.max_map_count and vm.overcommit_memory's limit if the system sets them low"
+                        "; cure: run fewer goroutines at a time, or make stacks smaller (max_stack, BATON_MAX_STACK); where \
+                         vm.overcommit_memory is 2, which charges a stack as if all of it was used, set that to 0 or raise \
+                         vm.overcommit_ratio; raise vm.max_map_count if the system sets it low"
                     )
                 }
             }
@@ -91,12 +90,6 @@ impl fmt::Display for StackError {
                 "the fault handler could not be installed (errno {errno}); cure: allow sigaction, sigaltstack and mmap \
                  in this process's seccomp filter, and raise the memory limit if there is one"
             ),
-            Self::Configured => {
-                write!(
-                    f,
-                    "stack growth was configured after its first use; cure: configure it before the first stack is made"
-                )
-            }
         }
     }
 }

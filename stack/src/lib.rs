@@ -65,7 +65,7 @@ mod stats;
 mod sys;
 
 pub use class::{CLASSES, Class};
-pub use config::{Spec, StackGrowth, configure, growth};
+pub use config::{Spec, StackGrowth};
 pub use copystack::HEADROOM;
 pub use error::StackError;
 pub use fault::{AltStack, Describe, Leave, OnOverflow, install, set_describe, set_on_overflow};

@@ -161,7 +161,10 @@ impl Pool {
         self.with(|inner| {
             // The lowest will go first: neighbours share page tables.
             new.rev().for_each(|stack| inner.cold.push(stack));
-            refused.into_iter().flatten().for_each(|stack| inner.unguarded.push(stack));
+            refused
+                .into_iter()
+                .flatten()
+                .for_each(|stack| inner.unguarded.push(stack));
         });
         first.ok_or_else(|| refusal.expect("there is no stack for a reason"))
     }

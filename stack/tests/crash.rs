@@ -3,8 +3,7 @@
 mod common;
 
 use baton_stack::{
-    GuardKind, HEADROOM, Spec, Stack, StackError, StackGrowth, acquire, configure, growth, guard_kind, release,
-    set_describe,
+    GuardKind, HEADROOM, Spec, Stack, StackError, StackGrowth, acquire, guard_kind, release, set_describe,
 };
 use common::{descend, prepare, run, sp};
 use std::{
@@ -38,7 +37,6 @@ const CASES: &[(&str, fn())] = &[
     ("mprotect", mprotect),
     ("map_count", map_count),
     ("forked", forked),
-    ("configured", configured),
 ];
 
 /// The way into a child; in the parent it does nothing.
@@ -484,25 +482,4 @@ fn forked() {
 #[test]
 fn guards_and_growth_survive_a_fork() {
     survives("forked", None);
-}
-
-// ---- configuration --------------------------------------------------------------------------------------------------
-
-fn configured() {
-    configure(StackGrowth::DemandPaged).unwrap();
-    configure(StackGrowth::DemandPaged).unwrap();
-    assert_eq!(growth(), StackGrowth::DemandPaged);
-    assert_eq!(Spec::new(MIB).unwrap().growth(), StackGrowth::DemandPaged);
-    assert_eq!(configure(StackGrowth::Trap), Err(StackError::Configured));
-    let _alt = prepare();
-    let stack = run(acquire(Spec::new(MIB).unwrap()).unwrap(), |desc| {
-        descend(desc.base(), 900 * KIB, &mut || {})
-    });
-    assert_eq!(stack.desc().traps(), 0);
-    release(stack);
-}
-
-#[test]
-fn growth_can_be_configured_once() {
-    survives("configured", None);
 }

@@ -35,7 +35,10 @@ fn grow(reservation: usize, depth: usize, growth: StackGrowth, traps: u32, doubl
     assert_eq!(desc.range(), range);
     if traps > 0 {
         let known = desc.high_water();
-        assert!(known >= depth / 4, "the last trap was at a quarter of the depth at least");
+        assert!(
+            known >= depth / 4,
+            "the last trap was at a quarter of the depth at least"
+        );
         assert!(desc.class().bytes() >= known);
     }
     let stack = run(stack, move |desc| descend(desc.base(), depth, &mut || {}));

@@ -89,3 +89,6 @@ pub(crate) const NO_CORE: (Limit, u64) = (Limit(libc::RLIMIT_CORE), 0);
 
 /// Bytes of address space.
 pub(crate) const ADDRESS_SPACE: Limit = Limit(libc::RLIMIT_AS);
+
+/// Bytes of private writable memory, touched or not.
+pub(crate) const MAPPED_MEMORY: Limit = Limit(libc::RLIMIT_DATA);

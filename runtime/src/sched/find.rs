@@ -14,6 +14,7 @@ use super::{
     pusher_fence,
     ready::{overflow, put_all_global, put_global, ready},
     runq::RING,
+    scavenge,
 };
 use crate::{
     g::{Body, G, Kind},
@@ -663,7 +664,7 @@ fn fresh_stack(sched: &Sched, g: NonNull<G>) -> Stack {
     let this = unsafe { g.as_ref() };
     match this
         .stack_spec(sched.config.stack)
-        .and_then(|spec| baton_stack::acquire_class(spec, this.site.map_or(Class::MIN, Site::class)))
+        .and_then(|spec| scavenge::acquire(spec, this.site.map_or(Class::MIN, Site::class)))
     {
         Ok(stack) => stack,
         Err(error) => crate::fatal::no_stack(this, &error),

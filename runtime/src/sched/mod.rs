@@ -43,6 +43,7 @@ mod procs;
 pub(crate) mod quota;
 mod ready;
 pub(crate) mod runq;
+pub(crate) mod scavenge;
 mod schedtrace;
 pub(crate) mod stall;
 pub(crate) mod sysmon;
@@ -145,6 +146,7 @@ impl Sched {
         if let Err(error) = baton_stack::install() {
             fatal::no_handler(&error);
         }
+        scavenge::hook();
         let ps = Procs::new(config.procs, config.follow_quota);
         let sched = Self {
             idle: Mutex::new(Idle::new(ps.iter())),

@@ -10,17 +10,20 @@
 //! it retired: its goroutines to the global queue, its timers to the shared heap, its objects to the mcentral, its stacks
 //! to the shared pools. A goroutine that ran on it goes on without a P, as after any handoff.
 
-use super::{Sched, idle, pusher_fence};
+use super::{Sched, idle, pusher_fence, scavenge};
 use crate::{
     config::{ConfigError, PROCS_BOUNDS},
     p::P,
     sched,
-    time::{self, heap::NEVER},
+    time::{
+        self,
+        heap::{Heap, NEVER},
+    },
 };
 use baton_alloc::{latch::Taken, mcache::Mcache};
 use parking_lot::{Mutex, MutexGuard};
 use std::{
-    ptr, slice,
+    mem, ptr, slice,
     sync::{
         OnceLock,
         atomic::{
@@ -161,18 +164,22 @@ fn retire(sched: &'static Sched, p: &'static P) {
         }
         sched.global.push(&runnable[..n]);
     }
-    // SAFETY: ours, and this is the only reference.
-    let own = unsafe { p.own() };
-    let due = own.sleepers.earliest();
-    time::move_to_shared(sched, &mut own.sleepers);
+    // Nobody binds P, but the scavenger may have it for a moment.
+    let mut sleepers = loop {
+        match p.borrow(|own| mem::replace(&mut own.sleepers, Heap::new())) {
+            Some(sleepers) => break sleepers,
+            None => thread::yield_now(),
+        }
+    };
+    let due = sleepers.earliest();
+    time::move_to_shared(sched, &mut sleepers);
     p.due.store(NEVER, Release);
     sched.timer_inserted(due);
-    let mut batch = baton_stack::Batch::new();
-    while own.stacks.drain_shelf(&mut batch) {
-        baton_stack::release_batch(&mut batch);
+    scavenge::retire(p);
+    // SAFETY: no M is bound to P, the scavenger is kept out, and this is no section.
+    while p.latch.while_idle(|p| unsafe { Mcache::flush(p.cache()) }).is_none() {
+        thread::yield_now();
     }
-    // SAFETY: ours, no M is bound to P, and this is no section.
-    unsafe { Mcache::flush(p.latch.cache()) };
     pusher_fence();
 }
 

@@ -24,13 +24,14 @@
 //! | nothing runs | until it is needed |
 //!
 //! The monitor also makes the Ms (a goroutine's stack is no place for pthread_create), wakes somebody when a timer is due on
-//! a P whose M is busy, tells of stalls ([`stall`](super::stall)), and once a second looks at the CPU quota.
+//! a P whose M is busy, tells of stalls ([`stall`](super::stall)), once a second looks at the CPU quota,
+//! and asks for the scavenger while goroutines run ([`scavenge`](super::scavenge)).
 
 use super::{
     Sched, find,
     idle::{self, release_p},
     os::{self, Probes},
-    procs, quota, sched,
+    procs, quota, scavenge, sched,
     schedtrace::Schedtrace,
     stall::{Cause, Stalls},
 };
@@ -219,6 +220,8 @@ struct Monitor {
     /// When to look at the CPU quota again, and what it was.
     quota_due: u64,
     quota: usize,
+    /// When to ask for the scavenger.
+    requests: scavenge::Requests,
 }
 
 impl Monitor {
@@ -232,6 +235,7 @@ impl Monitor {
             schedtrace: sched.config.schedtrace.map(Schedtrace::new),
             quota_due: time::now() + QUOTA_NS,
             quota: sched.config.procs,
+            requests: scavenge::Requests::new(time::now()),
         }
     }
 
@@ -259,6 +263,7 @@ impl Monitor {
                 (period * 2).min(longest).min(seen.slice_ends.max(SLEEP_FIRST_NS))
             };
             self.look_at_quota();
+            self.requests.look(self.sched, time::now());
             quit::look();
             if let Some(schedtrace) = &mut self.schedtrace {
                 schedtrace.look(self.sched);
@@ -305,6 +310,9 @@ impl Monitor {
         }
         if timeout.is_none() && due == NEVER && idle::all_asleep(self.sched) {
             deadlock::look(self.sched);
+        }
+        if timeout.is_none() {
+            timeout = self.requests.left(self.sched, before);
         }
         if let Some(schedtrace) = &self.schedtrace {
             let left = schedtrace.left();

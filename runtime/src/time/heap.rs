@@ -244,10 +244,12 @@ impl Heap {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use baton_stack::{Spec, Stack};
+    use baton_stack::{Spec, Stack, StackGrowth};
 
     fn stack() -> Stack {
-        let stack = baton_stack::acquire(Spec::new(baton_stack::DEFAULT_RESERVATION).unwrap()).unwrap();
+        let stack =
+            baton_stack::acquire(Spec::with_growth(baton_stack::DEFAULT_RESERVATION, StackGrowth::Trap).unwrap())
+                .unwrap();
         stack.desc().set_owner(ptr::dangling::<G>().cast());
         stack
     }

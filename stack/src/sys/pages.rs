@@ -108,7 +108,14 @@ pub(crate) unsafe fn guard_all(ranges: impl Iterator<Item = Range<usize>>) -> bo
     }
     // SAFETY: as the caller promised; the vector outlives the call.
     let done = unsafe {
-        libc::syscall(libc::SYS_process_madvise, PIDFD_SELF, vector.as_ptr(), len, MADV_GUARD_INSTALL, 0)
+        libc::syscall(
+            libc::SYS_process_madvise,
+            PIDFD_SELF,
+            vector.as_ptr(),
+            len,
+            MADV_GUARD_INSTALL,
+            0,
+        )
     };
     if done < 0 && !matches!(process::errno(), libc::EAGAIN | libc::EINTR | libc::ENOMEM) {
         REFUSED.store(true, Ordering::Relaxed);

@@ -32,15 +32,20 @@ pub(crate) fn env_is(name: &CStr, value: &CStr) -> bool {
     }
 }
 
-/// The limit on this process's address space (`ulimit -v`), if there is one.
-pub(crate) fn address_space_limit() -> Option<u64> {
-    let mut limit = libc::rlimit {
-        rlim_cur: libc::RLIM_INFINITY,
-        rlim_max: libc::RLIM_INFINITY,
+/// A limit on what this process may map, touched or not, in bytes, and how a shell names it: on its address space, else on
+/// its private writable memory, which stacks are.
+pub(crate) fn mapping_limit() -> Option<(u64, &'static str)> {
+    let of = |resource| {
+        let mut limit = libc::rlimit {
+            rlim_cur: libc::RLIM_INFINITY,
+            rlim_max: libc::RLIM_INFINITY,
+        };
+        // SAFETY: getrlimit writes the struct.
+        let ok = unsafe { libc::getrlimit(resource, &raw mut limit) } == 0;
+        (ok && limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur)
     };
-    // SAFETY: getrlimit writes the struct.
-    let ok = unsafe { libc::getrlimit(libc::RLIMIT_AS, &raw mut limit) } == 0;
-    (ok && limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur)
+    let space = of(libc::RLIMIT_AS).map(|limit| (limit, "ulimit -v"));
+    space.or_else(|| of(libc::RLIMIT_DATA).map(|limit| (limit, "ulimit -d")))
 }
 
 /// This thread's errno.
