@@ -6,6 +6,11 @@ use std::{fmt, io, process};
 
 /// The program's settings make no sense.
 pub(crate) fn config(error: &ConfigError) -> ! {
+    setting(&error.to_string())
+}
+
+/// The same, in other words.
+pub(crate) fn setting(error: &str) -> ! {
     eprintln!("baton: {error}");
     process::abort()
 }

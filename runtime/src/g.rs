@@ -201,6 +201,8 @@ pub(crate) struct Body {
     pub(crate) locks: Cell<u32>,
     /// It sleeps in the kernel, as a rule: see `sched::habit`.
     pub(crate) blocks: Cell<bool>,
+    /// The number of the [trace](crate::debug::trace_start) that knows its name; g0's.
+    pub(crate) named_in: Cell<u16>,
     /// What a dump shows.
     seen: UnsafeCell<Seen>,
     /// Its goroutine-local variables, or null; the goroutine's own.
@@ -486,6 +488,7 @@ impl Body {
                 yielder: Cell::new(ptr::null()),
                 last_m: Cell::new(ptr::null()),
                 locals: Cell::new(ptr::null_mut()),
+                named_in: Cell::new(0),
                 seen: UnsafeCell::new(Seen {
                     id: if g.as_ref().kind.get() == Kind::Simulated {
                         0
@@ -520,6 +523,13 @@ impl Body {
         // SAFETY: the room above the lowered base is a body's or zero, for as long as the descriptor exists; another thread
         // may be writing words of it, each of which is good with its old value or its new one.
         unsafe { (&raw const (*body).seen).cast::<Seen>().read_volatile() }
+    }
+
+    /// The same, for the M that holds the goroutine.
+    #[inline]
+    pub(crate) fn seen(&self) -> Seen {
+        // SAFETY: written by the goroutine, which does not run meanwhile.
+        unsafe { *self.seen.get() }
     }
 
     /// Notes what the goroutine is about to wait for.

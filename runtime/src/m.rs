@@ -11,6 +11,7 @@
 //! there, and everything that waits parks the thread itself.
 
 use crate::{
+    debug::trace::{self, Lane},
     g::{Body, G},
     metrics::Counters,
     p::{Own, P},
@@ -77,6 +78,8 @@ pub(crate) struct M {
     pub(crate) world: Cell<*const World>,
     /// What this M counted; written by this thread, read by anybody.
     pub(crate) counters: Counters,
+    /// Its part in a trace.
+    pub(crate) lane: Lane,
 }
 
 // SAFETY: the cells are touched by the M's own thread alone; all else is atomic or constant.
@@ -89,9 +92,7 @@ unsafe impl Send for M {}
 /// Good until the next parking call: a goroutine may go on on another M after that.
 #[inline(always)]
 pub(crate) fn current() -> Option<&'static M> {
-    let m = current::m()?.sched.load(Relaxed).cast::<M>();
-    // SAFETY: the slot is null or an M of ours, and Ms are never freed.
-    unsafe { m.as_ref() }
+    M::of(current::m()?)
 }
 
 /// The running goroutine and its M; `None` in a plain thread and on g0.
@@ -124,7 +125,15 @@ impl M {
             inbox: Inbox::new(),
             world: Cell::new(std::ptr::null()),
             counters: Counters::default(),
+            lane: Lane::new(),
         }
+    }
+
+    /// The scheduler's half of an M, if its thread is one of the scheduler's.
+    #[inline(always)]
+    pub(crate) fn of(latch: &latch::M) -> Option<&'static Self> {
+        // SAFETY: the slot is null or an M of ours, and Ms are never freed.
+        unsafe { latch.sched.load(Relaxed).cast::<Self>().as_ref() }
     }
 
     /// Makes the calling thread this M's.
@@ -263,6 +272,7 @@ impl M {
     /// Makes `p`, which the caller has taken off the idle list, this M's.
     pub(crate) fn bind(&self, p: &'static P) {
         lease::give_back(self.latch());
+        trace::bound(self, p);
         self.found_asleep.store(false, Relaxed);
         let cache = self.cache.load(Relaxed);
         if !cache.is_null() {
@@ -280,6 +290,7 @@ impl M {
         if self.latch().p().is_some_and(|p| p.kind() == latch::Kind::Lease) {
             return None;
         }
+        trace::unbound(self);
         // SAFETY: this thread's M, outside sections.
         unsafe { self.latch().unbind() }.and_then(P::of)
     }

@@ -2,9 +2,11 @@
 
 mod dump;
 pub(crate) mod quit;
+pub(crate) mod trace;
 pub(crate) mod unwind;
 
 pub use dump::{dump, dump_to};
+pub use trace::{TraceSummary, trace_start, trace_stop};
 
 pub use baton_alloc::{CacheCounts, Snapshot, snapshot};
 

@@ -17,6 +17,7 @@ use super::{
     scavenge,
 };
 use crate::{
+    debug::trace,
     g::{Body, G, Kind},
     m::{self, M},
     p::{Own, P},
@@ -423,6 +424,7 @@ fn shed(m: &'static M) -> bool {
     let n = n.unwrap_or(0);
     if n > 0 {
         m.counters.sheds.add(1);
+        trace::shed(m, n);
         put_all_global(m.sched, &some[..n]);
     }
     n > 0
@@ -567,6 +569,7 @@ fn steal_from(m: &'static M, victim: &'static P, next: bool) -> bool {
         return false;
     }
     m.counters.steals.add(1);
+    trace::stole(m, victim, n);
     keep(m, &loot[..n]);
     true
 }
@@ -629,8 +632,15 @@ fn execute(m: &'static M, job: Job) -> Left {
     loop {
         this.desc().set_running();
         m.set_current(g.as_ptr(), body.as_ptr());
+        if trace::is_on() {
+            // SAFETY: ours.
+            unsafe { trace::began(m, this, g) };
+        }
         // SAFETY: on g0, and the goroutine is ours.
         let ended = unsafe { Body::resume(body) };
+        if m.lane.is_open() {
+            trace::stopped(m, this, ended, m.commit.get().is_none());
+        }
         m.set_current(ptr::null_mut(), ptr::null_mut());
         if ended {
             m.counters.ended.add(1);

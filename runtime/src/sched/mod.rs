@@ -58,6 +58,7 @@ pub use stall::{StallCause, StallReport};
 
 use crate::{
     config::{Config, ConfigError, Wishes},
+    debug::trace,
     fatal,
     m::{self, M},
     time::heap::{Heap, NEVER},
@@ -163,6 +164,9 @@ impl Sched {
             next_id: AtomicU64::new(1),
             spawned_outside: AtomicU64::new(0),
         };
+        if let Err(why) = trace::start_from_env() {
+            fatal::setting(&why);
+        }
         sysmon::start();
         sched
     }

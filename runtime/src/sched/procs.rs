@@ -13,6 +13,8 @@
 use super::{Sched, idle, pusher_fence, scavenge};
 use crate::{
     config::{ConfigError, PROCS_BOUNDS},
+    debug::trace,
+    m::M,
     p::P,
     sched,
     time::{
@@ -20,7 +22,7 @@ use crate::{
         heap::{Heap, NEVER},
     },
 };
-use baton_alloc::{latch::Taken, mcache::Mcache};
+use baton_alloc::mcache::Mcache;
 use parking_lot::{Mutex, MutexGuard};
 use std::{
     mem, ptr, slice,
@@ -193,6 +195,10 @@ pub(super) fn take(sched: &'static Sched, p: &'static P) {
 
 /// Takes P from the M that has it, if one has and is in no section.
 fn take_for_good(p: &'static P) -> bool {
-    let taken = p.latch.take().map(Taken::detach);
-    taken.is_some()
+    let Some(taken) = p.latch.take() else { return false };
+    if let Some(m) = M::of(taken.m()) {
+        trace::taken(m, None);
+    }
+    taken.detach().release();
+    true
 }

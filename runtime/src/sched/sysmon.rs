@@ -37,17 +37,14 @@ use super::{
 };
 use crate::{
     deadlock,
-    debug::quit,
+    debug::{quit, trace},
     fatal,
     m::M,
     metrics,
     site::Site,
     time::{self, heap::NEVER},
 };
-use baton_alloc::{
-    futex,
-    latch::{self, Taken},
-};
+use baton_alloc::{futex, latch};
 use baton_stack::AltStack;
 use parking_lot::Mutex;
 use std::{
@@ -441,12 +438,16 @@ impl Monitor {
         let taken: Vec<_> = locked
             .into_iter()
             .zip(&reserved)
-            .map(|(suspect, (p, Suspect { i, .. }, _))| {
+            .map(|(suspect, (p, suspected, _))| {
                 // SAFETY: the barrier came after the suspects.
                 let taken = suspect.and_then(|suspect| unsafe { suspect.confirm(&barrier) });
                 // The M may have got on since the look; then there is nothing to take.
-                let stands_still = p.tick.load(Relaxed) == self.records[*i].tick;
-                taken.filter(|_| stands_still).map(Taken::detach)
+                let stands_still = p.tick.load(Relaxed) == self.records[suspected.i].tick;
+                let taken = taken.filter(|_| stands_still)?;
+                if let Some(m) = M::of(taken.m()) {
+                    trace::taken(m, Some(suspected.cause));
+                }
+                Some(taken.detach())
             })
             .collect();
         let mut any = false;
@@ -584,7 +585,7 @@ impl Default for Seen {
 
 /// Blocks all asynchronous signals on this thread, and so on every M, which inherit the mask: a signal handler without an
 /// alternate stack must not run on a goroutine's. The main thread and plain threads take the signals.
-fn block_signals() {
+pub(crate) fn block_signals() {
     // SAFETY: fills a set that lives here and changes this thread's mask only.
     unsafe {
         let mut set = std::mem::MaybeUninit::<libc::sigset_t>::uninit();

@@ -50,6 +50,11 @@ pub(crate) fn now() -> u64 {
     if let Some(world) = World::current() {
         return world.now();
     }
+    monotonic()
+}
+
+/// Nanoseconds of the monotonic clock, also in a simulation.
+pub(crate) fn monotonic() -> u64 {
     let mut spec = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: writes one timespec.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut spec) };
