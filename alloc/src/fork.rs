@@ -10,7 +10,7 @@
 //! lease. What the other threads' lists held is lost to the child; so is the P of a thread from which somebody was
 //! just about to take it: the mcentral serves that thread from then on.
 
-use crate::{fixalloc, lease, mcache, mcentral, mheap, profile, scavenge, sizeclass::Class, sys::thread};
+use crate::{fixalloc, lease, mcache, mcentral, mheap, profile, scavenge, sizeclass::Class, sys::thread, trim};
 
 /// Has the handlers run at each fork. Called once.
 pub(crate) fn install() {
@@ -21,7 +21,7 @@ pub(crate) fn install() {
 unsafe extern "C" fn prepare() {
     let (leases, lease_records) = lease::guards();
     let (mheap, spans) = mheap::guards();
-    scavenge::guard().lock_for_fork();
+    trim::guard().lock_for_fork();
     leases.lock_for_fork();
     for class in Class::all() {
         mcentral::guard(class).lock_for_fork();
@@ -67,7 +67,7 @@ unsafe fn unlock() {
             mcentral::guard(class).unlock();
         }
         leases.unlock();
-        scavenge::guard().unlock();
+        trim::guard().unlock();
     }
 }
 

@@ -66,16 +66,17 @@
 //! `P.lock` is taken with no allocator lock held. Takers of several Ps only try. Under `P.lock` the allocator's locks
 //! (mcentral, mheap) may be taken, by a taker that drains what it took.
 
+#[cfg(not(baton_loom))]
+use crate::{
+    bins::{Bins, NO_BINS},
+    mcache::Mcache,
+    profile,
+    sync::AtomicU8,
+};
 use crate::{
     lock::Lock,
     sync::{AtomicPtr, AtomicU32, AtomicUsize, Ordering, compiler_fence, fence, spin_loop},
     sys::membarrier,
-};
-#[cfg(not(baton_loom))]
-use crate::{
-    mcache::{Bins, Mcache, NO_BINS},
-    profile,
-    sync::AtomicU8,
 };
 use core::{mem::ManuallyDrop, ptr};
 

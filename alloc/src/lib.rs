@@ -51,9 +51,9 @@
 //! | `lease` | threads without a processor |
 //! | `large`, `pagecache` | large objects, and a P's cache of freed ones; a P's cache of free pages |
 //! | `sizeclass` | the table of classes, computed at compile time |
-//! | [`mcache`], `countdown`, `chain`, `transfer`, `mcentral`, `mspan`, [`mheap`] | the levels, and the lists that go between the first two |
+//! | [`mcache`], `bins`, `countdown`, `limits`, `chain`, `transfer`, `mcentral`, `mspan`, [`mheap`] | the levels, and the lists that go between the first two |
 //! | `pagealloc`, `summary`, `pagebits`, `arena` | runs of pages, found by a tree over bitmaps; from an address to its span |
-//! | [`scavenge`], `requests` | physical pages go back to the kernel: the background thread, how it is asked for, the memory limit |
+//! | [`scavenge`], `requests`, `trim` | physical pages go back to the kernel: the background thread, how it is asked for, the memory limit; caches are emptied |
 //! | `fixalloc` | metadata: type-stable records outside the arenas |
 //! | `hardened` | what the feature of that name checks |
 //! | [`profile`] | who allocated what is live, by sampling, for pprof |
@@ -70,6 +70,8 @@ compile_error!("baton-alloc supports Linux on x86-64 and aarch64 only");
 mod arena;
 #[cfg(all(feature = "asan", not(baton_loom)))]
 mod asan;
+#[cfg(not(baton_loom))]
+mod bins;
 #[cfg(not(baton_loom))]
 #[expect(unreachable_pub, reason = "the model checker reaches it")]
 mod chain;
@@ -94,6 +96,8 @@ mod large;
 pub mod latch;
 #[cfg(not(baton_loom))]
 pub mod lease;
+#[cfg(not(baton_loom))]
+mod limits;
 mod lock;
 #[cfg(not(baton_loom))]
 #[cfg_attr(feature = "asan", expect(unreachable_pub, reason = "`asan` stands in front"))]
@@ -137,6 +141,8 @@ mod sys;
 mod transfer;
 #[cfg(baton_loom)]
 pub mod transfer;
+#[cfg(not(baton_loom))]
+mod trim;
 #[cfg(not(baton_loom))]
 mod untyped;
 

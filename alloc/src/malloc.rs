@@ -24,11 +24,12 @@
 //! served: it dies with a message instead of waiting for itself. (What the lists can serve is served even then.)
 
 use crate::{
+    bins,
     chain::Chain,
     current, hardened, large,
     latch::{Home, M, P},
     lease,
-    mcache::{self, Mcache, Popped},
+    mcache::{Mcache, Popped},
     mcentral::{self, Batch},
     mheap, profile,
     sizeclass::{BinAt, Class, PAGE},
@@ -328,7 +329,7 @@ pub(crate) unsafe fn with_cache<R>(mut f: impl FnMut(&Mcache) -> R) -> Option<R>
 #[inline(never)]
 fn alloc_slow(at: BinAt) -> *mut u8 {
     let class = at.class();
-    mcache::no_bins_stay_empty(at);
+    bins::no_bins_stay_empty(at);
     // Under a lock, which means in a signal handler, what is left must do.
     let top_up = !current::m_or_nobody().holds_lock();
     // SAFETY: moving a list and planning are a few loads and stores.
@@ -389,7 +390,7 @@ fn refill(class: Class, want: usize) -> Option<NonNull<u8>> {
 #[inline(never)]
 unsafe fn free_slow(object: NonNull<u8>, at: BinAt) {
     let class = at.class();
-    mcache::no_bins_stay_empty(at);
+    bins::no_bins_stay_empty(at);
     if profile::is_on() {
         profile::note_free(object.as_ptr());
     }

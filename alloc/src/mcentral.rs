@@ -21,7 +21,7 @@ use crate::{
     arena,
     chain::Chain,
     guarded::{Guarded, Rank},
-    hardened, mcache, mheap,
+    hardened, limits, mheap,
     mspan::Span,
     sizeclass::{CLASSES, Class, MAX_BATCH, MAX_OBJECTS},
     sys::die::die,
@@ -198,7 +198,7 @@ pub(crate) unsafe fn give_chain(class: Class, chain: Chain) {
     let short = u32::from(class.info().batch);
     // SAFETY: the chain is the caller's.
     let incoming = unsafe { Incoming::new(chain, short) };
-    let longest = 3 * mcache::max_half(class);
+    let longest = 3 * limits::max_half(class);
     if !central(class).with(|central| central.transfer.give(incoming, class.size(), short, longest)) {
         // SAFETY: as the caller promised.
         unsafe { chain.give(class) };
@@ -225,10 +225,10 @@ pub(crate) fn take(class: Class, want: usize, batch: &mut Batch) {
         while batch.len < want {
             let span = match central.first() {
                 Some(span) => span,
-                // A short batch is better than a new span.
-                None if batch.len > 0 => break,
+                // A batch that is a little short is better than a new span.
+                None if 2 * batch.len > want => break,
                 None => {
-                    let Some(span) = mheap::alloc_span(class) else { return };
+                    let Some(span) = mheap::alloc_span(class) else { break };
                     central.counts.spans += 1;
                     // SAFETY: under the lock of the class.
                     let count = unsafe { span.objects() }.count;

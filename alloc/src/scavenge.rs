@@ -36,19 +36,15 @@
 use crate::{
     Alloc,
     arena::ArenaKind,
-    current,
-    guarded::{Guarded, Rank},
-    latch::P,
-    lease,
-    mcache::{self, Mcache},
-    mcentral,
+    current, lease,
     mheap::{self, Goal},
     requests::Requests,
-    sizeclass::{Class, PAGE},
+    sizeclass::PAGE,
     sys::{
         clock, env, mem,
         thread::{self, Task},
     },
+    trim::{Trim, trim},
 };
 use core::{
     ptr,
@@ -384,66 +380,10 @@ pub(crate) fn relieve(over: usize) {
     release_pages(over, Pace::Run);
 }
 
-/// One at a time.
-static TRIM: Guarded<()> = Guarded::new(Rank::Trim, ());
-
 /// Empties all caches that can be had, because the system has no more memory. Says whether there was anything in one.
 #[cold]
 pub(crate) fn reclaim() -> bool {
     trim(Trim::All)
-}
-
-/// Which caches to flush.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Trim {
-    /// Those that nobody has used since the last look.
-    Unused,
-    /// All that can be had.
-    All,
-}
-
-/// Flushes caches, without waiting for anybody. Says whether there was anything in one.
-fn trim(which: Trim) -> bool {
-    TRIM.with(|()| {
-        let mut any = false;
-        for cache in mcache::all() {
-            // SAFETY: caches are never freed.
-            let this = unsafe { &*cache };
-            let unused = this.is_unused();
-            if (unused || which == Trim::All) && !this.is_empty() {
-                any |= flush(cache.cast_mut(), this);
-            }
-        }
-        for class in Class::all() {
-            any |= mcentral::trim(class, which == Trim::All);
-        }
-        any
-    })
-}
-
-/// The lock of this module, for fork: who trims holds locks of Ps, which a child could never get.
-pub(crate) fn guard() -> &'static Guarded<impl Sized> {
-    &TRIM
-}
-
-/// Flushes a cache if the P that carries it is idle, or its M is in no section.
-fn flush(cache: *mut Mcache, this: &Mcache) -> bool {
-    let Some(p) = this.carrier() else { return false };
-    let f = |p: &P| {
-        let carried = ptr::eq(p.cache(), cache);
-        if carried {
-            // SAFETY: for as long as `f` runs nobody else has the P, which carries the cache.
-            unsafe { Mcache::flush(cache) };
-        }
-        carried
-    };
-    if let Some(done) = p.while_idle(f) {
-        return done;
-    }
-    match p.take() {
-        Some(taken) => f(taken.p()),
-        None => false,
-    }
 }
 
 /// In the child of a fork, which has no scavenger.

@@ -6,8 +6,9 @@
 //!               9/8 10/8 11/8 12/8 13/8 14/8 ── 16/8     (15/8 is left out: from 14/8 to 16/8 is 12.5 % too)
 //! ```
 //!
-//! Class 0 stands for large objects, which are spans of their own. A span of a class is as many pages as leave no more
-//! than an eighth of it unused and hold at least four objects.
+//! Class 0 stands for large objects, which are spans of their own. A span of a class is as few pages as leave no more
+//! than an eighth of it unused, be it for one object: a hole that small objects leave in the heap is a page or two long, and
+//! it is of use to other classes only if their spans are as short.
 //!
 //! **Alignment.** Spans start at a page, so an object is aligned as its class's size is, up to a page. A request is
 //! rounded up to a multiple of its alignment first, and then the class found is such a multiple too: above 128 the steps
@@ -92,7 +93,7 @@ const fn infos() -> [Info; CLASSES] {
     while class < CLASSES {
         let size = sizes[class];
         let mut span = PAGE as u32;
-        while span % size > span / 8 || span / size < 4 {
+        while span < size || span % size > span / 8 {
             span += PAGE as u32;
         }
         assert!(span / size <= MAX_OBJECTS as u32);
@@ -251,7 +252,7 @@ mod tests {
             let span = usize::from(info.pages) * PAGE;
             let tail = span - usize::from(info.objects) * size;
             assert!(tail * 8 <= span, "class {size}: {tail} of {span} unused");
-            assert!(info.objects >= 4 && usize::from(info.objects) <= MAX_OBJECTS);
+            assert!(info.objects >= 1 && usize::from(info.objects) <= MAX_OBJECTS);
             assert!(info.batch >= 2 && usize::from(info.batch) <= MAX_BATCH);
             let lost = size - (below + 1);
             assert!(

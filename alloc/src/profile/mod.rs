@@ -27,8 +27,9 @@ mod table;
 use crate::{
     current,
     guarded::{Guarded, Rank},
-    mcache, scavenge,
+    mcache,
     sys::backtrace,
+    trim,
 };
 use core::sync::atomic::{
     AtomicI64, AtomicU32, AtomicU64, AtomicUsize,
@@ -159,7 +160,7 @@ fn snapshot() -> Vec<Site> {
 /// Has every thread notice that the profile was turned on or off. Under the lock of those who hold locks of Ps, so that none
 /// is held when the process forks.
 fn renew_all() {
-    scavenge::guard().with(|_| {
+    trim::guard().with(|_| {
         for cache in mcache::all() {
             // SAFETY: caches are never freed.
             if let Some(p) = unsafe { &*cache }.carrier() {
