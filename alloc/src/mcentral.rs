@@ -13,6 +13,9 @@
 //! Objects are taken from the spans that have the fewest in, so that nearly empty spans get a chance to become empty and
 //! go back to the mheap, whence any class can have their pages.
 //!
+//! Whole lists that overflow wait in the transfer list for whoever wants them next, untouched. That is quick, but every object in
+//! it keeps a span from becoming free pages: so it may hold [`OWN_BYTES`] in each class, and [`SHARED_BYTES`] more in all.
+//!
 //! Objects go back in batches of at most 128, whose spans are looked up before the lock is taken. Neighbours in a batch
 //! that belong to the same span are put in together; the batch is not sorted for that, since a span changes lists only
 //! when its number of objects crosses a power of two, and sorting would cost more than it saves.
@@ -25,11 +28,12 @@ use crate::{
     mspan::Span,
     sizeclass::{CLASSES, Class, MAX_BATCH, MAX_OBJECTS},
     sys::die::die,
-    transfer::{Incoming, Transfer},
+    transfer::{Incoming, Room, Transfer},
 };
 use core::{
     mem::MaybeUninit,
     ptr::{self, NonNull},
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
 };
 
 /// Lists of spans: one for each power of two up to the most objects in a span.
@@ -184,9 +188,37 @@ impl Central {
     }
 }
 
+/// What the transfer list of a class may hold in bytes, whatever the others do, and before anything was missed.
+const OWN_BYTES: usize = 64 << 10;
+/// What all of them may hold beyond that.
+const SHARED_BYTES: usize = 8 << 20;
+/// What all of them hold beyond [`OWN_BYTES`].
+static SHARED: AtomicUsize = AtomicUsize::new(0);
+
+/// Calls `f` with the transfer list of this class, and the room that it has.
+fn with_transfer<R>(class: Class, f: impl FnOnce(&mut Transfer, Room) -> R) -> R {
+    let size = class.size();
+    let shared = |transfer: &Transfer| (transfer.objects() * size).saturating_sub(OWN_BYTES);
+    central(class).with(|central| {
+        let before = shared(&central.transfer);
+        // (Others may do the same at this moment, so that together they have a chain each too many.)
+        let left = SHARED_BYTES.saturating_sub(SHARED.load(Relaxed));
+        let room = Room {
+            least: OWN_BYTES / size,
+            most: (OWN_BYTES + before + left) / size,
+        };
+        let result = f(&mut central.transfer, room);
+        let after = shared(&central.transfer);
+        if after != before {
+            SHARED.fetch_add(after.wrapping_sub(before), Relaxed);
+        }
+        result
+    })
+}
+
 /// Takes the chain that came last, if there is one: none of its objects is touched.
 pub(crate) fn take_chain(class: Class) -> Option<Chain> {
-    central(class).with(|central| central.transfer.take())
+    with_transfer(class, |transfer, _| transfer.take())
 }
 
 /// Takes a chain back: as it is if there is room, else object by object into their spans.
@@ -199,7 +231,7 @@ pub(crate) unsafe fn give_chain(class: Class, chain: Chain) {
     // SAFETY: the chain is the caller's.
     let incoming = unsafe { Incoming::new(chain, short) };
     let longest = 3 * limits::max_half(class);
-    if !central(class).with(|central| central.transfer.give(incoming, class.size(), short, longest)) {
+    if !with_transfer(class, |transfer, room| transfer.give(incoming, room, short, longest)) {
         // SAFETY: as the caller promised.
         unsafe { chain.give(class) };
     }
@@ -209,7 +241,7 @@ pub(crate) unsafe fn give_chain(class: Class, chain: Chain) {
 /// Says whether there were any.
 pub(crate) fn trim(class: Class, all: bool) -> bool {
     let mut any = false;
-    while let Some(chain) = central(class).with(|central| central.transfer.trim(all)) {
+    while let Some(chain) = with_transfer(class, |transfer, _| transfer.trim(all)) {
         any = true;
         // SAFETY: the objects were the centre's, and are ours now.
         unsafe { chain.give(class) };

@@ -3,12 +3,12 @@
 //! ```text
 //!   frees ─▶ free pages that are still backed  ── 16 MiB ──▶ thread `baton-scav`, a look every 250 ms
 //!                                                              │ 1. caches and chains that nobody used since: flush
-//!            one second's peak + a tenth = what may stay ◀─────│ 2. hooks: whatever the layers above keep (stacks)
+//!            one second's peak + 1/32 = what may stay ◀───────│ 2. hooks: whatever the layers above keep (stacks)
 //!            whole huge pages first, highest address first ◀───│ 3. pages beyond the goal: madvise, in paces
 //!                                                              └ 4. two seconds without work: the thread ends
 //! ```
 //!
-//! **What stays.** The highest number of pages that were in use within the last second, and a tenth of that, at least 2 MiB:
+//! **What stays.** The highest number of pages that were in use within the last second, and 1/32 of that, at least 2 MiB:
 //! a program that goes up and down within a second keeps its pages, and one second after a load falls they go. The
 //! lowest addresses stay, since those are handed out first.
 //!
@@ -326,7 +326,7 @@ fn look_around(look: u32, peak: usize) -> bool {
     } else if look % HOOKS_EVERY == HOOKS_EVERY - 1 {
         call_hooks(Release::Unused);
     }
-    let goal = if short { 0 } else { peak + (peak / 10).max(MARGIN) };
+    let goal = if short { 0 } else { peak + (peak / 32).max(MARGIN) };
     let released = release_pages(mheap::excess(goal), Pace::Walk);
     trimmed || released > 0
 }

@@ -7,7 +7,10 @@
 //!
 //! A thread that only frees and one that only allocates exchange their objects here at one lock for a whole list, and none
 //! of the objects is touched or looked up on the way. What lies here belongs to the mcentral, is counted as its own, and is
-//! bounded: by [`CHAINS`] and by [`BYTES`]. It is plain data behind the lock of the class.
+//! bounded: by [`CHAINS`], and by what has been missed, since every object here keeps a span from becoming free pages. A list that
+//! is found empty after it had refused a chain may hold twice as much from then on; what lies unused at a trim halves that. So
+//! a program that frees most of what it has finds its spans free, and one that goes up and down finds its chains here.
+//! It is plain data behind the lock of the class.
 
 use crate::chain::Chain;
 
@@ -16,8 +19,9 @@ use crate::chain::Chain;
 const CHAINS: usize = 64;
 #[cfg(baton_loom)]
 const CHAINS: usize = 2;
-/// How many bytes the chains of a class may hold together.
-const BYTES: usize = 8 << 20;
+
+/// The most doublings that have a meaning.
+const DOUBLINGS: u32 = 20;
 
 /// The transfer list of a class.
 #[derive(Debug)]
@@ -28,6 +32,19 @@ pub struct Transfer {
     objects: usize,
     /// The fewest chains that there were since the last trim.
     low: usize,
+    /// How often the room for objects has been doubled.
+    doublings: u32,
+    /// Whether there was no room for a chain since the list was found empty.
+    refused: bool,
+}
+
+/// How many objects a transfer list may hold.
+#[derive(Clone, Copy, Debug)]
+pub struct Room {
+    /// Before anything was missed.
+    pub least: usize,
+    /// At any time.
+    pub most: usize,
 }
 
 impl Transfer {
@@ -39,6 +56,8 @@ impl Transfer {
             len: 0,
             objects: 0,
             low: 0,
+            doublings: 0,
+            refused: false,
         }
     }
 
@@ -50,22 +69,29 @@ impl Transfer {
 
     /// Takes the chain that came last.
     pub fn take(&mut self) -> Option<Chain> {
-        let last = self.len.checked_sub(1)?;
+        let Some(last) = self.len.checked_sub(1) else {
+            if core::mem::take(&mut self.refused) {
+                self.doublings = (self.doublings + 1).min(DOUBLINGS);
+            }
+            self.low = 0;
+            return None;
+        };
         self.len = last;
         self.low = self.low.min(last);
         self.objects -= self.chains[last].len as usize;
         Some(self.chains[last])
     }
 
-    /// Takes a chain back, of objects of `size` bytes. `false`: there is no room, or the chain has more than `longest`
-    /// objects, which is more than a full list has: else a chain might grow from cache to cache.
+    /// Takes a chain back. `false`: there is no room, or the chain has more than `longest` objects, which is more than a full
+    /// list has: else a chain might grow from cache to cache.
     ///
     /// Two chains of less than `short` objects make one, so that a refill brings more than a few. For that the end of the
     /// chain has to be found, which is done before the lock is taken: see [`Incoming`].
-    pub fn give(&mut self, incoming: Incoming, size: usize, short: u32, longest: u32) -> bool {
+    pub fn give(&mut self, incoming: Incoming, room: Room, short: u32, longest: u32) -> bool {
         let Incoming { chain, last } = incoming;
         let objects = self.objects + chain.len as usize;
-        if objects * size > BYTES || chain.len > longest {
+        if objects > (room.least << self.doublings).min(room.most) || chain.len > longest {
+            self.refused = true;
             return false;
         }
         match (last, self.chains[..self.len].last_mut()) {
@@ -75,7 +101,10 @@ impl Transfer {
                 top.head = chain.head;
                 top.len += chain.len;
             }
-            _ if self.len == CHAINS => return false,
+            _ if self.len == CHAINS => {
+                self.refused = true;
+                return false;
+            }
             _ => {
                 self.chains[self.len] = chain;
                 self.len += 1;
@@ -91,6 +120,7 @@ impl Transfer {
             self.low = self.len;
             return None;
         }
+        self.doublings = self.doublings.saturating_sub(1);
         let chain = self.chains[0];
         self.chains.copy_within(1..self.len, 0);
         self.len -= 1;

@@ -21,7 +21,7 @@
 use baton_alloc::{
     Lock,
     chain::Chain,
-    transfer::{Incoming, Transfer},
+    transfer::{Incoming, Room, Transfer},
 };
 use loom::{cell::UnsafeCell, model::Builder, thread};
 use std::{
@@ -101,7 +101,7 @@ impl Class {
         let kept = self.lock.with(|| {
             // SAFETY: under the lock.
             self.transfer
-                .with_mut(|transfer| unsafe { (*transfer).give(incoming, 8, SHORT, 8) })
+                .with_mut(|transfer| unsafe { (*transfer).give(incoming, ROOM, SHORT, 8) })
         });
         if !kept {
             self.put(chain);
@@ -158,6 +158,8 @@ impl Class {
 
 /// Chains of fewer objects are joined.
 const SHORT: u32 = 2;
+/// More than there are objects.
+const ROOM: Room = Room { least: 64, most: 64 };
 
 fn check(model: impl Fn() + Send + Sync + 'static) {
     let mut builder = Builder::new();
