@@ -62,7 +62,7 @@ pub use crate::limits::MAX_BYTES;
 /// The most objects that stay where they are when a list is divided: somebody has to walk there.
 const KEPT: u32 = 256;
 /// Looks of `trim` that a list may go unused in a cache that is in use.
-const LOOKS: u8 = 4;
+pub(crate) const LOOKS: u8 = 4;
 
 /// The rest of a class.
 struct More {

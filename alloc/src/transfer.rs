@@ -156,3 +156,42 @@ impl Incoming {
         Self { chain, last }
     }
 }
+
+#[cfg(all(test, not(baton_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_missed_is_kept_the_next_time() {
+        let mut list = Transfer::new();
+        let give = |list: &mut Transfer| {
+            // Nobody looks at the objects: the chain is not short.
+            let chain = Chain { len: 4, ..Chain::EMPTY };
+            // SAFETY: as said, no object is looked for.
+            let incoming = unsafe { Incoming::new(chain, 0) };
+            list.give(incoming, Room { least: 4, most: 12 }, 0, 4)
+        };
+        // Nothing was missed yet: there is room for one.
+        assert!(give(&mut list) && !give(&mut list));
+        assert!(list.take().is_some() && list.take().is_none());
+        assert!(give(&mut list) && give(&mut list) && !give(&mut list));
+        // However much is missed, there is an end.
+        for _ in 0..9 {
+            while list.take().is_some() {}
+            while give(&mut list) {}
+        }
+        assert_eq!(list.objects(), 12);
+        // What nobody wants goes, and the room with it.
+        assert!(list.trim(false).is_none());
+        while list.trim(false).is_some() {}
+        assert_eq!(list.objects(), 0);
+    }
+
+    #[test]
+    fn a_chain_that_is_too_long_is_refused() {
+        let chain = Chain { len: 5, ..Chain::EMPTY };
+        // SAFETY: no object is looked for, since the chain is not short.
+        let incoming = unsafe { Incoming::new(chain, 0) };
+        assert!(!Transfer::new().give(incoming, Room { least: 9, most: 9 }, 0, 4));
+    }
+}

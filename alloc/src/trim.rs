@@ -144,3 +144,42 @@ impl Mcache {
         any
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        mcache::{LOOKS, Popped},
+        mcentral::Batch,
+    };
+    use core::alloc::Layout;
+
+    #[test]
+    fn a_busy_cache_gives_up_what_it_does_not_use() {
+        // Classes that no other test of this binary uses.
+        let [busy, idle] = [6656, 3328].map(|size| Class::of(Layout::from_size_align(size, 8).unwrap()).unwrap());
+        let raw = mcache::new_cache().unwrap();
+        // SAFETY: caches are never freed; this one is the test's own, and so are the objects.
+        unsafe {
+            let cache = &*raw;
+            for class in [busy, idle] {
+                let mut batch = Batch::new();
+                mcentral::take(class, 1, &mut batch);
+                assert!(cache.push_or_rotate(class, batch.objects()[0]).is_none());
+            }
+            for look in 0..=LOOKS {
+                assert_eq!((cache.len(busy), cache.len(idle)), (1, 1), "before look {look}");
+                let Popped::Object(object) = cache.pop_or_plan(busy, false) else {
+                    panic!("the cache lost its object");
+                };
+                assert!(cache.push_or_rotate(busy, object).is_none());
+                assert_eq!(Mcache::trim(raw), look == LOOKS);
+            }
+            assert_eq!((cache.len(busy), cache.len(idle)), (1, 0));
+            assert_eq!(mcentral::counts(idle).spans, 0);
+            // Once nothing is used at all, nothing stays.
+            assert!(Mcache::trim(raw) && cache.is_empty());
+        }
+        assert_eq!(mcentral::counts(busy).spans, 0);
+    }
+}
