@@ -21,8 +21,9 @@ objdump -d -C --no-show-raw-insn "$program" | perl -ne '
     print "$1 $f\n" if /^ *([0-9a-f]+):\s+(lock |mfence|lfence|sfence|xchg .*\()/' >"$dir/locked"
 
 # Locked instructions that each row may have: a goroutine and its handle settle by one who frees the block, and a join by a
-# second one who wakes whom; a channel that both sides use has a lock.
-declare -A may=([yield]=0 [spawn_end]=1 [spawn_join]=2 [ping_pong]=9 [blocking]=0 [allocate_free]=0)
+# second one who wakes whom; a channel that both sides use has a lock; who selects and finds nothing takes four
+# locks three times over, once to look, once to wait, once to leave.
+declare -A may=([yield]=0 [spawn_end]=1 [spawn_join]=2 [ping_pong]=9 [select_4]=20 [select_ready]=7 [mutex]=2 [rwlock_read]=2 [blocking]=0 [allocate_free]=0)
 
 row() {
     for n in 1000 11000; do
@@ -64,7 +65,7 @@ row() {
 
 printf '%-14s %13s %9s\n' row instructions locked
 failed=
-for name in yield spawn_end spawn_join ping_pong blocking allocate_free; do
+for name in yield spawn_end spawn_join ping_pong select_4 select_ready mutex rwlock_read blocking allocate_free; do
     row "$name" "${may[$name]}" || failed="$failed $name"
 done
 if [ "${1:-}" = --check ] && [ -n "$failed" ]; then

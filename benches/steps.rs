@@ -4,7 +4,11 @@
 //! cargo bench --bench steps -- yield 1000
 //! ```
 
-use baton::{chan, go, sync::WaitGroup};
+use baton::{
+    chan::{self, select},
+    go,
+    sync::{Mutex, RwLock, WaitGroup},
+};
 use std::{env, hint::black_box};
 
 #[global_allocator]
@@ -20,6 +24,10 @@ const ROWS: &[Row] = &[
     ("spawn_end", spawns),
     ("spawn_join", joins),
     ("ping_pong", ping_pong),
+    ("select_4", select_4),
+    ("select_ready", select_ready),
+    ("mutex", mutex),
+    ("rwlock_read", rwlock_read),
     ("blocking", blocking),
     ("allocate_free", objects),
 ];
@@ -78,6 +86,50 @@ fn ping_pong(n: u64) {
     }
     drop(ping);
     all.wait();
+}
+
+/// Messages of four senders, by a select over their four channels.
+fn select_4(n: u64) {
+    let (senders, rx): (Vec<_>, Vec<_>) = (0..4).map(|_| chan::bounded(0)).unzip();
+    for tx in senders {
+        go!(move || while tx.send(1).is_ok() {});
+    }
+    let mut sum = 0;
+    while sum < n {
+        sum += select! {
+            recv(rx[0]) -> one => one,
+            recv(rx[1]) -> one => one,
+            recv(rx[2]) -> one => one,
+            recv(rx[3]) -> one => one,
+        }
+        .unwrap();
+    }
+}
+
+/// A message into a channel, and out of it by a select that finds it there.
+fn select_ready(n: u64) {
+    let (tx, rx) = chan::bounded(1);
+    let (_other_tx, other) = chan::bounded::<u64>(1);
+    for i in 0..n {
+        tx.send(i).unwrap();
+        select! {
+            recv(rx) -> got => assert_eq!(got, Ok(i)),
+            recv(other) -> _ => unreachable!("nobody sends there"),
+        }
+    }
+}
+
+/// A mutex that is free, taken and let go.
+fn mutex(n: u64) {
+    let count = Mutex::new(0);
+    (0..n).for_each(|_| *count.lock() += 1);
+    assert_eq!(*count.lock(), n);
+}
+
+/// A lock that is free, taken for reading and let go.
+fn rwlock_read(n: u64) {
+    let lock = RwLock::new(());
+    (0..n).for_each(|_| *black_box(lock.read()));
 }
 
 fn blocking(n: u64) {

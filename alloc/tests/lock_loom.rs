@@ -218,6 +218,48 @@ mod sync {
             fair: false,
         };
 
+        /// A reader holds the lock and a writer waits: who comes to read now does not join the first, as readers that overlap
+        /// would keep the writer out for ever.
+        #[test]
+        fn readers_do_not_join_others_past_a_writer_that_waits() {
+            static TRIED: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+            for starving in [false, true] {
+                crate::time::RUNS.set(starving);
+                let mut builder = loom::model::Builder::new();
+                builder.preemption_bound = Some(3);
+                builder.check(|| {
+                    let lock = Arc::new(RawLock::new());
+                    let first_reads = Arc::new(AtomicUsize::new(1));
+                    assert!(lock.try_lock(Mode::Shared));
+                    let writer = {
+                        let lock = Arc::clone(&lock);
+                        thread::spawn(move || {
+                            assert!(lock.lock(Mode::Exclusive, 0, WaitReason::Mutex, Until::new(false)));
+                            lock.unlock(Mode::Exclusive);
+                        })
+                    };
+                    let joined = lock.try_lock(Mode::Shared);
+                    let second = (!joined).then(|| {
+                        TRIED.fetch_add(1, Relaxed); // the writer waits
+                        let (lock, first_reads) = (Arc::clone(&lock), Arc::clone(&first_reads));
+                        thread::spawn(move || {
+                            assert!(lock.lock(Mode::Shared, 0, WaitReason::Mutex, Until::new(false)));
+                            assert_eq!(first_reads.load(Relaxed), 0, "it has joined the first");
+                            lock.unlock(Mode::Shared);
+                        })
+                    });
+                    if joined {
+                        lock.unlock(Mode::Shared);
+                    }
+                    first_reads.store(0, Relaxed);
+                    lock.unlock(Mode::Shared);
+                    writer.join().unwrap();
+                    second.into_iter().for_each(|second| second.join().unwrap());
+                });
+            }
+            assert_ne!(TRIED.load(Relaxed), 0, "no reader was kept back");
+        }
+
         #[test]
         fn three_writers() {
             model(3, &[ADD, ADD, ADD]);

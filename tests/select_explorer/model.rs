@@ -254,24 +254,28 @@ impl Model {
         }
     }
 
-    /// Takes the next lock, or, with all of them, looks.
+    /// Takes the next lock, or, with all of them, looks. The second time it gives each back as soon as the node is off its list.
     fn lock(&self, state: &State, p: usize, n: usize, again: bool, next: &mut Vec<Step>) {
         let op = self.op(state, p);
         let locks = self.locks(op);
         if let Some(&chan) = locks.get(n) {
             if !state.chans[chan].held {
                 let mut s = state.at(p, Pc::Locks(n + 1, again));
-                s.chans[chan].held = true;
+                if again {
+                    self.unlink(&mut s, p, chan);
+                } else {
+                    s.chans[chan].held = true;
+                }
                 next.push(Ok(s));
             }
             return;
         }
         let mut unlocked = state.clone();
-        locks.iter().for_each(|&chan| unlocked.chans[chan].held = false);
         if again {
             self.leave(&mut unlocked, p);
             return next.push(Ok(unlocked));
         }
+        locks.iter().for_each(|&chan| unlocked.chans[chan].held = false);
         let mut waits = true;
         for (case, &(chan, dir)) in op.cases.iter().enumerate() {
             if self.is_ready(&state.chans[chan], dir) {
@@ -310,19 +314,22 @@ impl Model {
             next.push(Ok(s.at(p, Pc::Locks(0, true))));
         } else if op.select || s.parties[p].outcome.is_some() || !s.chans[op.cases[0].0].held {
             // One that timed out takes its node off, under the lock.
+            (0..s.chans.len()).for_each(|chan| self.unlink(&mut s, p, chan));
             self.leave(&mut s, p);
             next.push(Ok(s));
         }
     }
 
-    /// Takes the nodes off, leaves the frame, and goes on.
-    fn leave(&self, s: &mut State, p: usize) {
+    /// Takes the party's nodes off the lists of this channel.
+    fn unlink(&self, s: &mut State, p: usize, chan: usize) {
         if !self.is(Fault::Unlink) {
-            for chan in &mut s.chans {
-                chan.receivers.retain(|node| node.party != p);
-                chan.senders.retain(|node| node.party != p);
-            }
+            s.chans[chan].receivers.retain(|node| node.party != p);
+            s.chans[chan].senders.retain(|node| node.party != p);
         }
+    }
+
+    /// Leaves the frame, and goes on.
+    fn leave(&self, s: &mut State, p: usize) {
         let op = self.op(s, p);
         s.parties[p].in_frame = false;
         match s.parties[p].outcome {

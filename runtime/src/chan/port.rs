@@ -16,7 +16,8 @@ use std::sync::Arc;
 ///
 /// # Safety of the calls
 ///
-/// All but `order`, `lock` and `due` are for who has called `lock` and not yet `unlock`, on this thread.
+/// Those that are `unsafe` are for who has called `lock` and not yet `unlock`, on this thread; the others but `order` and `due`
+/// for who has not.
 pub(super) trait Port {
     /// The place in the order of locks; two ports of one channel have the same. 0: there is no lock.
     fn order(&self) -> usize;
@@ -36,6 +37,27 @@ pub(super) trait Port {
     /// When it becomes ready by itself.
     fn due(&self) -> u64 {
         NEVER
+    }
+
+    /// Decides for the operation if it is ready.
+    fn attempt(&self) -> Option<Promise> {
+        self.lock();
+        // SAFETY: locked.
+        let ready = unsafe { self.is_ready() };
+        // SAFETY: locked.
+        let promise = if ready { unsafe { self.promise() } } else { None };
+        // SAFETY: locked.
+        unsafe { self.unlock() };
+        promise
+    }
+
+    /// Takes the node off the list if it is still there.
+    fn withdraw(&self, node: &Node) {
+        self.lock();
+        // SAFETY: locked.
+        unsafe { self.dequeue(node) };
+        // SAFETY: locked.
+        unsafe { self.unlock() };
     }
 }
 

@@ -6,7 +6,7 @@
 //!                  └─▶ lock all ─▶ is one ready? ── yes ─▶ decide for it, unlock all ─▶ the caller completes it
 //!                         ▲              └─ no ─▶ a node on each channel's list, park; g0 unlocks all
 //!                         │                         │ a peer, a closing channel or the deadline claims the waiter
-//!                         └── it was the deadline ◀─┴─▶ lock all, take the nodes off, unlock all ─▶ …
+//!                         └── it was the deadline ◀─┴─▶ one after the other: lock, take the node off, unlock ─▶ …
 //! ```
 //!
 //! # Invariants
@@ -14,7 +14,7 @@
 //! 1. Locks are taken in the order of addresses, each once, so two that select never wait for each other in a circle.
 //! 2. From the look to the park all locks are held: nothing becomes ready unnoticed.
 //! 3. g0 unlocks from the list in the waiting party's frame. A peer may wake the party after the first unlock; but the party
-//!    takes all locks again before it leaves, so the frame stays until the last unlock, after which g0 reads nothing there.
+//!    takes each lock again before it leaves, so the frame stays until the last unlock, after which g0 reads nothing there.
 //! 4. A party that was claimed on a channel completes that operation, so nothing that was handed out gets lost.
 //!
 //! `tests/select_explorer.rs` explores this together with `promise`, `park` and `ticket`, and finds what goes wrong if a piece is
@@ -52,7 +52,8 @@ pub struct Case<'a> {
     order: usize,
     /// What the caller calls it.
     index: u32,
-    node: Node,
+    /// Where it stands in the channel's list, once it waits.
+    node: Option<Node>,
 }
 
 // SAFETY: between calls the node is on no list and points nowhere; a channel's ends that may not be shared cannot be
@@ -67,7 +68,7 @@ impl<'a> Case<'a> {
             port,
             order: port.order(),
             index: u32::try_from(index).expect("as many operations as there are memory addresses for"),
-            node: Node::for_case(ptr::null(), SELECT, 0),
+            node: None,
         }
     }
 
@@ -136,17 +137,11 @@ fn attempt(cases: &[Case<'_>], biased: bool) -> Option<Chosen> {
         return None;
     }
     let mut order: [u8; MOST] = std::array::from_fn(|n| n as u8);
+    let mut dice = Dice::new();
     for n in 0..cases.len() {
-        order.swap(n, n + dice(cases.len() - n));
+        order.swap(n, n + dice.below(cases.len() - n));
         let case = &cases[usize::from(order[n])];
-        case.port.lock();
-        // SAFETY: locked.
-        let ready = unsafe { case.port.is_ready() };
-        // SAFETY: locked.
-        let promise = if ready { unsafe { case.port.promise() } } else { None };
-        // SAFETY: locked.
-        unsafe { case.port.unlock() };
-        if let Some(promise) = promise {
+        if let Some(promise) = case.port.attempt() {
             return Some((case.index as usize, case.key(), promise));
         }
     }
@@ -197,28 +192,34 @@ fn park(cases: &mut [Case<'_>], kind: u32, biased: bool, deadline: u64) -> (usiz
         }
     }
     for (case, n) in cases.iter_mut().zip(0..) {
-        case.node = Node::for_case(&raw const waiter, kind, n);
+        case.node = Some(Node::for_case(&raw const waiter, kind, n));
         until = until.min(case.port.due());
     }
     let cases = &*cases;
     // Of several on one channel the first is woken, so any of them may be the first.
-    let (before, after) = cases.split_at(if biased { 0 } else { dice(cases.len().max(1)) });
+    let first = if biased {
+        0
+    } else {
+        Dice::new().below(cases.len().max(1))
+    };
+    let (before, after) = cases.split_at(first);
     for case in after.iter().chain(before) {
-        // SAFETY: all are locked.
-        unsafe { case.port.enqueue(&case.node) };
+        if let Some(node) = &case.node {
+            // SAFETY: all are locked.
+            unsafe { case.port.enqueue(node) };
+        }
     }
     waiter.park_until(WaitReason::Select, until, || {
         // SAFETY: all are locked, by this thread.
         unsafe { unlock_all(cases) };
         true
     });
-    lock_all(cases);
+    // All of them, although the one that was done has no node any more: invariant 3.
     for case in cases {
-        // SAFETY: all are locked.
-        unsafe { case.port.dequeue(&case.node) };
+        if let Some(node) = &case.node {
+            case.port.withdraw(node);
+        }
     }
-    // SAFETY: all are locked.
-    unsafe { unlock_all(cases) };
     (waiter.case() as usize, waiter.outcome())
 }
 
@@ -228,6 +229,7 @@ fn park(cases: &mut [Case<'_>], kind: u32, biased: bool, deadline: u64) -> (usiz
 ///
 /// All cases are locked.
 unsafe fn decide(cases: &[Case<'_>], kind: u32, biased: bool) -> Option<Chosen> {
+    let mut dice = Dice::new();
     loop {
         let mut ready = 0;
         let mut chosen: Option<&Case<'_>> = None;
@@ -240,7 +242,7 @@ unsafe fn decide(cases: &[Case<'_>], kind: u32, biased: bool) -> Option<Chosen> 
             if match chosen {
                 None => true,
                 Some(other) if biased => case.index < other.index,
-                Some(_) => dice(ready) == 0,
+                Some(_) => dice.below(ready) == 0,
             } {
                 chosen = Some(case);
             }
@@ -282,17 +284,28 @@ unsafe fn unlock_all(cases: &[Case<'_>]) {
     }
 }
 
-/// A number below `n`.
-fn dice(n: usize) -> usize {
-    /// A Weyl sequence. Two threads may draw the same number, which is as good as another.
-    static SEED: AtomicU64 = AtomicU64::new(0);
-    if let Some(world) = World::current() {
-        return world.dice(n);
+/// Dice to throw a few times: one number, of which each throw uses some.
+struct Dice(u64);
+
+impl Dice {
+    fn new() -> Self {
+        /// A Weyl sequence. Two threads may draw the same number, which is as good as another.
+        static SEED: AtomicU64 = AtomicU64::new(0);
+        let x = SEED.load(Relaxed).wrapping_add(0x9E37_79B9_7F4A_7C15);
+        SEED.store(x, Relaxed);
+        let x = (x ^ (x >> 32)).wrapping_mul(0xD6E8_FEB8_6659_FD93);
+        Self(x ^ (x >> 29))
     }
-    let x = SEED.load(Relaxed).wrapping_add(0x9E37_79B9_7F4A_7C15);
-    SEED.store(x, Relaxed);
-    let x = (x ^ (x >> 32)).wrapping_mul(0xD6E8_FEB8_6659_FD93);
-    ((u128::from(x ^ (x >> 29)) * n as u128) >> 64) as usize
+
+    /// A number below `n`, in a simulation the seed's.
+    fn below(&mut self, n: usize) -> usize {
+        if let Some(world) = World::current() {
+            return world.dice(n);
+        }
+        let wide = u128::from(self.0) * n as u128;
+        self.0 = wide as u64;
+        (wide >> 64) as usize
+    }
 }
 
 /// A set of operations, of which one is to be done: for sets that are not known when the program is written; see

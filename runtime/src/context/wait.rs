@@ -3,7 +3,7 @@
 use super::{Context, ContextError, RecvError, SendError};
 use crate::{
     JoinError, JoinHandle,
-    chan::{Receiver, Select, Sender},
+    chan::{Receiver, Sender, select},
     park::{WaitReason, Waiter},
     sched::checkpoint,
     sync::{
@@ -22,16 +22,10 @@ impl Context {
     /// The context has ended, or the channel has.
     pub fn recv<T>(&self, receiver: &Receiver<T>) -> Result<T, RecvError> {
         self.check()?;
-        let done = self.done();
-        let mut select = Select::new();
-        let message = select.recv(receiver);
-        select.recv(&done);
-        let ready = select.select();
-        if ready.index() == message {
-            return ready.recv(receiver).map_err(|_| RecvError::Disconnected);
+        select! {
+            recv(receiver) -> message => message.map_err(|_| RecvError::Disconnected),
+            recv(self.done()) -> _ => Err(self.why().into()),
         }
-        ready.recv(&done).ok();
-        Err(self.why().into())
     }
 
     /// Sends a message, waiting for room until the context ends.
@@ -43,18 +37,10 @@ impl Context {
         if let Some(error) = self.err() {
             return Err(SendError::Context(error, message));
         }
-        let done = self.done();
-        let mut select = Select::new();
-        let room = select.send(sender);
-        select.recv(&done);
-        let ready = select.select();
-        if ready.index() == room {
-            return ready
-                .send(sender, message)
-                .map_err(|error| SendError::Disconnected(error.into_inner()));
+        select! {
+            send(sender, message) -> sent => sent.map_err(|error| SendError::Disconnected(error.into_inner())),
+            recv(self.done()) -> _ => Err(SendError::Context(self.why(), message)),
         }
-        ready.recv(&done).ok();
-        Err(SendError::Context(self.why(), message))
     }
 
     /// Locks a mutex, waiting for it until the context ends.

@@ -61,6 +61,7 @@ use crate::{
     debug::trace,
     fatal,
     m::{self, M},
+    p::P,
     time::heap::{Heap, NEVER},
 };
 use globrunq::GlobalQueue;
@@ -222,6 +223,13 @@ pub(crate) fn others_run() -> bool {
         Some(m) => m.sched.ps.active() > m.sched.idle_ps.load(Relaxed) as usize + 1,
         None => *CPUS > 1,
     }
+}
+
+/// Whether another goroutine waits for the processor that the caller runs on.
+#[inline]
+pub(crate) fn has_next_here() -> bool {
+    let p = m::current().and_then(|m| m.latch().p()).and_then(P::of);
+    p.is_some_and(|p| p.runq.has_any())
 }
 
 /// The pusher's fence between "push" and "look for sleepers", where it needs one: in membarrier mode the sleeper pays.

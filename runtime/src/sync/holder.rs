@@ -19,6 +19,8 @@ pub(super) struct Party;
 impl Party {
     /// No goroutine has this number.
     const THREAD: u64 = 0;
+    /// Of readers nobody is noted.
+    pub(super) const UNKNOWN: u64 = 0;
 
     /// Who calls.
     #[inline]

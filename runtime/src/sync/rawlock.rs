@@ -90,6 +90,12 @@ impl Mode {
         }
     }
 
+    /// Whether a holder in this mode is the only one.
+    #[inline]
+    fn is_last(self, state: usize) -> bool {
+        self == Self::Exclusive || state / READER == 1
+    }
+
     /// Whether a lock in this state can be had. Readers do not join others past those who wait (else readers that overlap
     /// would keep a writer out for ever), unless they have waited themselves and were woken.
     #[inline]
@@ -130,7 +136,29 @@ impl RawLock {
     /// Takes the lock if that needs no waiting.
     #[inline]
     pub(super) fn try_lock(&self, mode: Mode) -> bool {
-        let mut state = self.state.load(Relaxed);
+        self.take_at_once(mode, self.state.load(Relaxed))
+    }
+
+    /// Takes the lock, waiting `until` then for it at most. `party` is the caller, for the records; those who read leave none.
+    #[inline]
+    pub(super) fn lock(&self, mode: Mode, party: u64, reason: WaitReason, until: Until<'_>) -> bool {
+        // Without a look first, which would fetch the line twice: most often the lock is free.
+        let free = self.state.compare_exchange_weak(0, mode.unit(), Acquire, Relaxed);
+        if let Err(state) = free
+            && !self.take_at_once(mode, state)
+            && !self.lock_slow(mode, reason, until)
+        {
+            return false;
+        }
+        if mode == Mode::Exclusive {
+            self.holder.store(party, Relaxed);
+        }
+        true
+    }
+
+    /// Takes the lock if that needs no waiting in `state`, or in what the state turns out to be.
+    #[inline]
+    fn take_at_once(&self, mode: Mode, mut state: usize) -> bool {
         while mode.may_take(state, 0) {
             match self.take(mode, state, 0) {
                 Ok(()) => return true,
@@ -138,22 +166,6 @@ impl RawLock {
             }
         }
         false
-    }
-
-    /// Takes the lock, waiting `until` then for it at most. `party` is the caller, for the records.
-    #[inline]
-    pub(super) fn lock(&self, mode: Mode, party: u64, reason: WaitReason, until: Until<'_>) -> bool {
-        let free = self
-            .state
-            .compare_exchange_weak(0, mode.unit(), Acquire, Relaxed)
-            .is_ok();
-        if !free && !self.lock_slow(mode, reason, until) {
-            return false;
-        }
-        if mode == Mode::Exclusive {
-            self.holder.store(party, Relaxed);
-        }
-        true
     }
 
     /// Notes who holds the lock that `try_lock` got.
@@ -170,9 +182,25 @@ impl RawLock {
     /// Lets the lock go. The caller holds it in this mode.
     #[inline]
     pub(super) fn unlock(&self, mode: Mode) {
-        if self.state.compare_exchange(mode.unit(), 0, Release, Relaxed).is_err() {
+        let alone = self.state.compare_exchange(mode.unit(), 0, Release, Relaxed);
+        if let Err(state) = alone
+            && !self.leave_at_once(mode, state)
+        {
             self.unlock_slow(mode, false);
         }
+    }
+
+    /// Lets the lock go if that wakes nobody in `state`, or in what the state turns out to be.
+    #[inline]
+    fn leave_at_once(&self, mode: Mode, mut state: usize) -> bool {
+        while state & WAITERS == 0 || !mode.is_last(state) {
+            let left = state - mode.unit();
+            match self.state.compare_exchange_weak(state, left, Release, Relaxed) {
+                Ok(_) => return true,
+                Err(now) => state = now,
+            }
+        }
+        false
     }
 
     /// Lets the lock go to whoever has waited longest, if anybody waits.
@@ -326,7 +354,7 @@ impl RawLock {
     fn unlock_slow(&self, mode: Mode, fair: bool) {
         loop {
             let state = self.state.load(Relaxed);
-            let last = mode == Mode::Exclusive || state / READER == 1;
+            let last = mode.is_last(state);
             let hand_over = fair || state & STARVING != 0;
             let enough_awake = state & WOKEN != 0 && !hand_over;
             if !last || state & WAITERS == 0 || enough_awake {

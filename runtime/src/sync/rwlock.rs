@@ -7,7 +7,7 @@ use super::{
         RawLock,
     },
 };
-use crate::park::WaitReason;
+use crate::{park::WaitReason, sched::checkpoint};
 use lock_api::GuardSend;
 use std::{
     fmt,
@@ -55,8 +55,8 @@ impl RawRwLock {
 
     #[inline]
     pub(crate) fn read_until(&self, until: Until<'_>) -> Option<GuardSend> {
-        let party = Party::at_parking_call();
-        let locked = self.0.lock(Shared, party, WaitReason::RwLockRead, until);
+        checkpoint();
+        let locked = self.0.lock(Shared, Party::UNKNOWN, WaitReason::RwLockRead, until);
         locked.then(GuardSend::new)
     }
 
@@ -77,8 +77,9 @@ unsafe impl lock_api::RawRwLock for RawRwLock {
 
     #[inline]
     fn lock_shared(&self) -> GuardSend {
+        checkpoint();
         self.0
-            .lock(Shared, Party::at_parking_call(), WaitReason::RwLockRead, Until::FOREVER);
+            .lock(Shared, Party::UNKNOWN, WaitReason::RwLockRead, Until::FOREVER);
         GuardSend::new()
     }
 

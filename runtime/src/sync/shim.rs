@@ -14,7 +14,8 @@ pub(super) fn pause() {
     }
 }
 
-/// Whether the holder of a lock may be running right now, on another processor or in a plain thread.
+/// Whether the holder of a lock may be running right now, on another processor or in a plain thread, and there is nothing
+/// better to do here: others wait for this processor, they go first.
 pub(super) fn worth_spinning() -> bool {
-    sched::others_run()
+    sched::others_run() && !sched::has_next_here()
 }
