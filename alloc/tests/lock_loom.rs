@@ -244,14 +244,15 @@ mod sync {
                         let (lock, first_reads) = (Arc::clone(&lock), Arc::clone(&first_reads));
                         thread::spawn(move || {
                             assert!(lock.lock(Mode::Shared, 0, WaitReason::Mutex, Until::new(false)));
-                            assert_eq!(first_reads.load(Relaxed), 0, "it has joined the first");
+                            // An addition sees the last value, and not some earlier one.
+                            assert_eq!(first_reads.fetch_add(0, Relaxed), 0, "it has joined the first");
                             lock.unlock(Mode::Shared);
                         })
                     });
                     if joined {
                         lock.unlock(Mode::Shared);
                     }
-                    first_reads.store(0, Relaxed);
+                    first_reads.store(0, Relaxed); // it begins to leave, and may wake the writer before it has left
                     lock.unlock(Mode::Shared);
                     writer.join().unwrap();
                     second.into_iter().for_each(|second| second.join().unwrap());
