@@ -24,8 +24,8 @@
 //! Measured on a virtual machine with two busy cores, processor time, least of 30 rounds: a page fault 1.5 µs, most of it for
 //! the page itself; a trap 7 µs: a signal 3.1, the fault before it, a system call of 1.5 to open the guards, another for
 //! the next window unless the reservation ends there. Populating saves a twelfth of the faults that it stands for, so a page that
-//! is populated in vain costs as much as eleven that are used save: hence an eighth of the depth reached, and 256 KiB at
-//! most. The first extent, and two doublings at a time, are as large as that so that few goroutines trap, and one with the
+//! is populated in vain costs as much as eleven that are used save: hence 16 KiB, which who traps is about to use. The first
+//! extent, and two doublings at a time, are as large as that so that few goroutines trap, and one with the
 //! usual reservation of 1 MiB not more than once.
 //!
 //! What traps buy is knowledge: how deep a stack is is known to a factor of four while it runs, without asking the kernel.
@@ -51,8 +51,8 @@ pub const HEADROOM: usize = 16 << 10;
 /// How far below the stack pointer a program may write: the red zone, and a push or two.
 const RED_ZONE: usize = 256;
 
-/// How much one trap populates at most, if an eighth of the depth is more: the pages may never be used.
-const POPULATE: usize = 256 << 10;
+/// How much one trap populates. More may never be used.
+const POPULATE: usize = 16 << 10;
 
 /// How much longer a trap makes the extent at least.
 const LONGER: usize = 4;
@@ -161,8 +161,7 @@ pub(crate) unsafe fn grow(desc: &Desc, target: usize, address: Option<usize>) ->
     let fault = address.unwrap_or(target).max(desc.floor());
     let depth = desc.base() - fault;
     let end = old.min((fault / PAGE + 1) * PAGE);
-    let few = (depth / 8 / PAGE * PAGE).clamp(PAGE, POPULATE);
-    let start = desc.limit().max(end - few);
+    let start = desc.limit().max(end - POPULATE);
     if start < end {
         // SAFETY: inside the extent.
         unsafe { pages::populate(start..end) };

@@ -123,8 +123,8 @@ fn errno_survives_a_trap_whose_populate_fails() {
     let _alt = prepare();
     let stack = stack(MIB + 16 * KIB, StackGrowth::Trap);
     let desc = stack.desc();
-    // A page that cannot be written makes the populate of the trap (256 to 288 KiB) fail. Nobody goes there.
-    let page = std::ptr::with_exposed_provenance_mut((desc.base() - 280 * KIB) & !4095);
+    // A page that cannot be written makes the populate of the trap (16 KiB) fail. Nobody goes there.
+    let page = std::ptr::with_exposed_provenance_mut((desc.base() - 270 * KIB) & !4095);
     let protect = |prot| {
         // SAFETY: a page of this stack that nobody uses.
         assert_eq!(unsafe { libc::mprotect(page, 4 * KIB, prot) }, 0);
@@ -133,7 +133,7 @@ fn errno_survives_a_trap_whose_populate_fails() {
     let stack = run(stack, |desc| {
         // SAFETY: errno is this thread's own.
         unsafe { *libc::__errno_location() = 4711 };
-        descend(desc.base(), 264 * KIB, &mut || {});
+        descend(desc.base(), 262 * KIB, &mut || {});
         // SAFETY: errno is this thread's own.
         assert_eq!(unsafe { *libc::__errno_location() }, 4711);
     });
