@@ -453,11 +453,12 @@ fn fire_timers(m: &'static M) -> bool {
     {
         let now = time::now();
         // SAFETY: this thread's M; a section with heap operations, which never grow the heap here, and queue operations.
-        if let Some((p, due, n, late)) = unsafe { m.with_p(|p, own| wake_due(p, own, now)) } {
-            if late > 0 {
-                put_all_global(m.sched, &due[..late]);
+        if let Some((p, displaced, n)) = unsafe { m.with_p(|p, own| wake_due(p, own, now)) } {
+            let displaced = &displaced[..displaced.iter().take_while(|g| !g.is_null()).count()];
+            if !displaced.is_empty() {
+                put_all_global(m.sched, displaced);
             }
-            if n > late {
+            if n > 0 {
                 pusher_fence();
                 idle::pushed(m.sched, Some(p));
             }
@@ -474,23 +475,25 @@ fn fire_timers(m: &'static M) -> bool {
     some
 }
 
-/// Puts sleepers that are due at the front of the ring, unless the last ones were put there only just now. Gives them, how
-/// many they are, and how many of them found no room. Inside a section.
-fn wake_due(p: &'static P, own: &mut Own, now: u64) -> (&'static P, [*mut G; SLEEPERS], usize, usize) {
-    let mut due = [ptr::null_mut(); SLEEPERS];
+/// Puts sleepers that are due at the front of the ring, unless the last ones were put there only just now. Gives those at its
+/// end who had to make room for them, and how many sleepers there were. Inside a section.
+fn wake_due(p: &'static P, own: &mut Own, now: u64) -> (&'static P, [*mut G; SLEEPERS], usize) {
+    let mut displaced = [ptr::null_mut(); SLEEPERS];
     let tick = p.tick.load(Relaxed);
     if p.runq.len() > 0 && own.sleepers_from.wrapping_sub(tick).cast_signed() > 0 {
-        return (p, due, 0, 0);
+        return (p, displaced, 0);
     }
+    let mut due = [ptr::null_mut(); SLEEPERS];
     let n = time::pop_due(p, own, now, &mut due);
     own.sleepers_from = tick.wrapping_add(n as u32 * 3 / 2);
-    // SAFETY: inside a section, which owns P; the goroutines were claimed, so they are ours.
-    let kept = due[..n]
-        .iter()
-        .rev()
-        .take_while(|&&g| unsafe { p.runq.push_front(g) }.is_ok());
-    let late = n - kept.count();
-    (p, due, n, late)
+    let mut last = 0;
+    for &g in due[..n].iter().rev() {
+        // SAFETY: inside a section, which owns P; the sleepers were claimed, so they are ours.
+        displaced[last] = unsafe { p.runq.push_front_displacing(g) };
+        last += usize::from(!displaced[last].is_null());
+    }
+    displaced[..last].reverse(); // the newest was the first to go
+    (p, displaced, n)
 }
 
 /// Looks at the other Ps, as a spinning M: asks those with work to shed some, and if none does so in time, takes half of what

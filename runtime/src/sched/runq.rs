@@ -89,21 +89,23 @@ impl RunQueue {
         Ok(())
     }
 
-    /// Adds `g` at the other end, as if it were the oldest.
+    /// Adds `g` at the other end, as if it were the oldest; if there is no room, the newest makes it, and is given back.
     ///
     /// # Safety
     ///
-    /// The caller owns the P (invariant 1) and `g`.
-    #[inline]
-    pub(crate) unsafe fn push_front(&self, g: *mut G) -> Result<(), Full> {
-        let head = self.head.load(Relaxed);
-        if self.tail.load(Relaxed).wrapping_sub(head) as usize == RING {
-            return Err(Full);
+    /// The caller owns the P (invariant 1) and `g`, and from now on whom it is given.
+    pub(crate) unsafe fn push_front_displacing(&self, g: *mut G) -> *mut G {
+        let (head, tail) = (self.head.load(Relaxed), self.tail.load(Relaxed));
+        let mut displaced = ptr::null_mut();
+        if tail.wrapping_sub(head) as usize == RING {
+            let last = tail.wrapping_sub(1);
+            displaced = self.ring[last as usize % RING].load(Relaxed);
+            self.tail.store(last, Release);
         }
         let head = head.wrapping_sub(1);
         self.ring[head as usize % RING].store(g, Relaxed);
         self.head.store(head, Release);
-        Ok(())
+        displaced
     }
 
     /// Takes the oldest, or null.
@@ -233,6 +235,22 @@ mod tests {
         assert_eq!(out[0], fake(1));
         assert_eq!(out[HALF - 1], fake(HALF));
         assert_eq!(q.len(), HALF);
+    }
+
+    #[test]
+    fn who_goes_first_displaces_the_newest() {
+        let q = RunQueue::new();
+        for i in 1..RING {
+            // SAFETY: the queue is this test's own, and nobody follows the pointers.
+            unsafe { q.push(fake(i)) }.unwrap();
+        }
+        // SAFETY: as above.
+        let displaced = unsafe { [8001, 8002, 8003].map(|n| q.push_front_displacing(fake(n))) };
+        assert_eq!(displaced, [ptr::null_mut(), fake(RING - 1), fake(RING - 2)]);
+        // SAFETY: as above.
+        let first = unsafe { [q.pop(), q.pop(), q.pop(), q.pop()] };
+        assert_eq!(first, [fake(8003), fake(8002), fake(8001), fake(1)]);
+        assert_eq!(q.len(), RING - 4);
     }
 
     #[test]
