@@ -48,6 +48,8 @@ pub(crate) struct M {
     pub(crate) note: Note,
     /// Whether this M counts as spinning. Set by the waker before the wake, else by this M.
     pub(crate) spinning: AtomicBool,
+    /// Times in a row that this M got up because others had goroutines waiting, and came back without any; this thread's.
+    pub(crate) in_vain: Cell<u32>,
     /// The goroutine on this M now; this thread's.
     cur: Cell<*mut G>,
     /// Its body; this thread's.
@@ -110,6 +112,7 @@ impl M {
             id,
             note: Note::new(),
             spinning: AtomicBool::new(false),
+            in_vain: Cell::new(0),
             cur: Cell::new(std::ptr::null_mut()),
             body: Cell::new(std::ptr::null_mut()),
             errno: Cell::new(std::ptr::null_mut()),

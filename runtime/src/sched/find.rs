@@ -15,6 +15,7 @@ use super::{
     ready::{overflow, put_all_global, put_global, ready},
     runq::RING,
     scavenge,
+    steal::{shed, steal},
 };
 use crate::{
     debug::trace,
@@ -30,7 +31,7 @@ use baton_stack::{Class, Spec, Stack};
 use std::{
     hint, mem,
     ptr::{self, NonNull},
-    sync::atomic::Ordering::{AcqRel, Relaxed},
+    sync::atomic::Ordering::Relaxed,
 };
 
 /// How often a P looks at the global queue and the clock although it has work: Go's number, a prime so that it does not
@@ -40,19 +41,11 @@ const GLOBAL_EVERY: u32 = 61;
 /// Sleepers that are woken at once: two thirds of the turns between two looks at the clock.
 const SLEEPERS: usize = GLOBAL_EVERY as usize * 2 / 3;
 
-/// Rounds over the other Ps before a spinning M gives up; in the last it also takes what would run next there.
-const STEAL_ROUNDS: u32 = 4;
-
-/// In so many of them it only asks: the owner of the P sheds half of its ring at its next scheduling point, which costs it less
-/// than a take, a barrier on every core.
-const ASK_ROUNDS: u32 = 2;
-
-/// Turns of the processor's pause between two such rounds: together a few microseconds, enough for a P that is about to
-/// run its runnext to do so.
-const STEAL_PAUSE: u32 = 64;
+/// A sleeper that is due in so many nanoseconds is worth waiting for.
+const MOMENT_NS: u64 = 10_000;
 
 /// How many goroutines move at once from the global queue, or from another P.
-const LOOT: usize = 128;
+pub(super) const LOOT: usize = 128;
 
 /// A goroutine to run.
 struct Job {
@@ -169,6 +162,7 @@ fn find_elsewhere(m: &'static M, left: &mut Left, ticks: &mut Vec<u32>, mut next
         let seen = unsafe { m.section(|p, own| look(p, own, left, m.sched.config.stack)) };
         (next, job) = seen.unwrap_or((Next::Away, Job::NONE));
     }
+    m.in_vain.set(0);
     if m.spinning.load(Relaxed) {
         stop_spinning(m);
     }
@@ -192,7 +186,7 @@ fn settle_look(m: &'static M, left: &mut Left, ticks: &mut Vec<u32>, next: Next)
         }
         Next::Nothing => {
             left.settle(m);
-            if !(m.inbox.has_mail() || fire_timers(m) || take_global(m) || steal(m, ticks)) {
+            if !(m.inbox.has_mail() || fire_timers(m) || take_global(m) || steal(m, ticks) || waits_for_timer(m)) {
                 return idle::sleep(m);
             }
         }
@@ -205,6 +199,22 @@ fn settle_look(m: &'static M, left: &mut Left, ticks: &mut Vec<u32>, next: Next)
         }
     }
     Sleep::Over
+}
+
+/// If a sleeper of the own P is due in a moment, waits until it is, or until there is something else to do: to go to sleep and to
+/// wake up takes longer, and others a barrier each time.
+fn waits_for_timer(m: &'static M) -> bool {
+    let Some(p) = m.latch().p().and_then(P::of) else {
+        return false;
+    };
+    let due = p.due.load(Relaxed);
+    if due == NEVER || due.saturating_sub(time::now()) > MOMENT_NS {
+        return false;
+    }
+    while time::now() < due && m.sched.global.len() == 0 && !m.inbox.has_mail() {
+        hint::spin_loop();
+    }
+    true
 }
 
 /// Takes a goroutine that only this M may run, if it has a P to run it with and it is its turn.
@@ -404,34 +414,8 @@ fn take_global(m: &'static M) -> bool {
     n > 0
 }
 
-/// Leaves half of what waits here to those who have asked for it, if they still have nothing.
-fn shed(m: &'static M) -> bool {
-    let Some(p) = m.latch().p().and_then(P::of).filter(|p| p.asked.load(Relaxed)) else {
-        return false;
-    };
-    p.asked.store(false, Relaxed);
-    if m.sched.idle_ps.load(Relaxed) == 0 && m.sched.spinning.load(Relaxed) == 0 {
-        return false;
-    }
-    let mut some = [ptr::null_mut(); LOOT];
-    // SAFETY: this thread's M; a section with queue operations.
-    let n = unsafe {
-        m.with_p(|p, _| {
-            let half = (p.runq.len() + usize::from(p.runq.has_next())) / 2;
-            p.runq.pop_some(&mut some[..half.min(LOOT)])
-        })
-    };
-    let n = n.unwrap_or(0);
-    if n > 0 {
-        m.counters.sheds.add(1);
-        trace::shed(m, n);
-        put_all_global(m.sched, &some[..n]);
-    }
-    n > 0
-}
-
 /// Puts goroutines that are this M's on its ring, and what finds no room, or no P, on the global queue.
-fn keep(m: &'static M, goroutines: &[*mut G]) {
+pub(super) fn keep(m: &'static M, goroutines: &[*mut G]) {
     // SAFETY: this thread's M; a section with queue operations.
     let kept = unsafe { m.with_p(|p, _| goroutines.iter().take_while(|&&g| p.runq.push(g).is_ok()).count()) };
     let rest = &goroutines[kept.unwrap_or(0)..];
@@ -494,87 +478,6 @@ fn wake_due(p: &'static P, own: &mut Own, now: u64) -> (&'static P, [*mut G; SLE
     }
     displaced[..last].reverse(); // the newest was the first to go
     (p, displaced, n)
-}
-
-/// Looks at the other Ps, as a spinning M: asks those with work to shed some, and if none does so in time, takes half of what
-/// the first one has. `ticks` is room for the
-/// ticks of all Ps.
-fn steal(m: &'static M, ticks: &mut Vec<u32>) -> bool {
-    let sched = m.sched;
-    let ps = sched.ps.active();
-    if ps < 2 {
-        return false;
-    }
-    if !m.spinning.load(Relaxed) {
-        let busy = (sched.ps.active() as u32).saturating_sub(sched.idle_ps.load(Relaxed));
-        if 2 * sched.spinning.load(Relaxed) >= busy {
-            return false;
-        }
-        m.spinning.store(true, Relaxed);
-        sched.spinning.fetch_add(1, AcqRel);
-    }
-    ticks.clear();
-    ticks.extend((0..ps).map(|i| sched.ps.get(i).tick.load(Relaxed)));
-    let start = m.counters.switches.get() as usize;
-    for round in 0..STEAL_ROUNDS {
-        for i in 0..ps {
-            let i = (start + i) % ps;
-            let victim = sched.ps.get(i);
-            let moved = victim.tick.load(Relaxed) != ticks[i];
-            let has_ring = victim.runq.len() > 0;
-            if has_ring && round < ASK_ROUNDS {
-                victim.asked.store(true, Relaxed);
-                victim.attention.store(true, Relaxed);
-                continue;
-            }
-            let has_next = round + 1 == STEAL_ROUNDS && !moved && victim.runq.has_next();
-            let due = victim.due.load(Relaxed);
-            if (has_ring || has_next || (due != NEVER && due <= time::now())) && steal_from(m, victim, has_next) {
-                return true;
-            }
-        }
-        if sched.global.len() > 0 {
-            return true;
-        }
-        for _ in 0..STEAL_PAUSE {
-            hint::spin_loop();
-        }
-    }
-    false
-}
-
-/// Borrows `victim` through the latch and takes half its ring, its due sleepers, and, if `next`, what it would run next.
-fn steal_from(m: &'static M, victim: &'static P, next: bool) -> bool {
-    let mut loot = [ptr::null_mut(); LOOT];
-    let mut n = 0;
-    {
-        if m.latch().p().and_then(P::of).is_some_and(|own| ptr::eq(own, victim)) {
-            return false;
-        }
-        m.counters.steal_tries.add(1);
-        let Some(taken) = victim.latch.take() else { return false };
-        victim.asked.store(false, Relaxed);
-        // SAFETY: taken: nobody else touches what P owns until `taken` is dropped.
-        unsafe {
-            let half = victim.runq.len().div_ceil(2).min(LOOT);
-            n += victim.runq.pop_some(&mut loot[..half]);
-            if next && n == 0 {
-                loot[0] = victim.runq.swap_next(ptr::null_mut());
-                n += usize::from(!loot[0].is_null());
-            }
-            if n < LOOT && victim.due.load(Relaxed) != NEVER {
-                n += time::pop_due(victim, victim.own(), time::now(), &mut loot[n..]);
-            }
-        }
-        drop(taken);
-    }
-    if n == 0 {
-        return false;
-    }
-    m.counters.steals.add(1);
-    trace::stole(m, victim, n);
-    keep(m, &loot[..n]);
-    true
 }
 
 /// Makes a stack ready for goroutine `id` of this site: open as deep as those go, and, for one in some, with the gauge set.

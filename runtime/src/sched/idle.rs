@@ -250,6 +250,12 @@ fn wait_turn(m: &'static M, g: NonNull<crate::g::G>) {
     unsafe { find::suspend(m, (queue, (&raw mut place).cast())) };
 }
 
+/// How often an M gets up in vain at once, for goroutines that wait on Ps whose owners are busy.
+const GET_UPS: u32 = 2;
+
+/// Its first nap after that; from there it doubles three times.
+const NAP: Duration = Duration::from_micros(50);
+
 /// How an idle M's sleep ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sleep {
@@ -296,16 +302,20 @@ pub(super) fn sleep(m: &'static M) -> Sleep {
     }
     // 2. Pay for everybody's fence, and 3. look at everything again.
     let mut until = NEVER;
+    let mut nap = None;
     loop {
         drop(latch::barrier());
         let due = if keeper { sched.earliest() } else { NEVER };
         // Work without an idle P is the business of those who have the Ps.
         if sched.idle_ps.load(SeqCst) != 0 && sched.has_work(time::now) {
-            if leave_list(m) {
-                get_up(m);
-                return Sleep::Over;
+            nap = nap_after(m);
+            if nap.is_none() {
+                if leave_list(m) {
+                    get_up(m);
+                    return Sleep::Over;
+                }
+                break; // somebody has woken us already
             }
-            break; // somebody has woken us already
         }
         if due == until {
             break;
@@ -320,11 +330,12 @@ pub(super) fn sleep(m: &'static M) -> Sleep {
         sched.keeper_until.store(until, SeqCst);
     }
     // 4. Sleep.
-    let timeout = if surplus {
+    let awake_after = if surplus {
         Some(sched.config.retire_after)
     } else {
         (until != NEVER).then(|| Duration::from_nanos(until.saturating_sub(time::now())))
     };
+    let timeout = nap.map_or(awake_after, |nap| Some(awake_after.map_or(nap, |other| other.min(nap))));
     if m.note.sleep(timeout) {
         return Sleep::Over; // the waker took us off the list and made us spinning
     }
@@ -332,11 +343,22 @@ pub(super) fn sleep(m: &'static M) -> Sleep {
         m.note.sleep(None); // a waker was faster than the timeout; its wake-up is on its way
         return Sleep::Over;
     }
-    if surplus {
+    if surplus && nap.is_none() {
         return Sleep::Retired;
     }
     get_up(m);
     Sleep::Over
+}
+
+/// There is work, but not for the taking: how long this M, which has got up for such twice in vain, sleeps nevertheless. Those who
+/// have it were asked, and wake somebody when they answer.
+fn nap_after(m: &'static M) -> Option<Duration> {
+    if m.sched.global.len() > 0 {
+        return None;
+    }
+    let before = m.in_vain.replace(m.in_vain.get() + 1);
+    let doublings = before.checked_sub(GET_UPS)?.min(3);
+    Some(NAP * (1 << doublings))
 }
 
 /// Hands this M's P over to another M, with `g` to run next there, and sleeps. `false`: there is no other M and none can

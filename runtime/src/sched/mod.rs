@@ -46,6 +46,7 @@ pub(crate) mod runq;
 pub(crate) mod scavenge;
 mod schedtrace;
 pub(crate) mod stall;
+mod steal;
 pub(crate) mod sysmon;
 
 pub use blocking::{blocking, blocking_now, on_big_stack};

@@ -7,6 +7,7 @@
 use super::{
     ID_BATCH, Sched, idle, pusher_fence,
     runq::{Full, HALF},
+    steal,
 };
 use crate::{
     g::{Baggage, G, Handle, Kind},
@@ -141,6 +142,9 @@ fn put(m: &'static M, g: NonNull<G>, mut first: impl FnMut(&mut Own)) -> bool {
             Some((Ok(()), p)) => {
                 pusher_fence();
                 idle::pushed(m.sched, Some(p));
+                if p.asked.load(Relaxed) {
+                    steal::shed(m); // who starts many comes to no scheduling point meanwhile
+                }
                 return true;
             }
             Some((Err(old), p)) => {
