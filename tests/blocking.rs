@@ -204,6 +204,15 @@ fn stalls_are_reported() {
             .find(|report| report.goroutine == id)
             .cloned()
     }
+    #[inline(never)]
+    fn computes_on_and_on() {
+        (0..black_box(1000)).for_each(|_| spin_loop());
+    }
+    #[inline(never)]
+    fn sleeps_again_and_again() {
+        thread::sleep(black_box(Duration::from_millis(30)));
+    }
+    #[inline(never)]
     fn until_reported(what: fn()) -> u64 {
         let id = baton::current().unwrap().id();
         while report_of(id).is_none() {
@@ -219,22 +228,23 @@ fn stalls_are_reported() {
                 baton::yield_now();
             }
         });
-        let hog = go!(|| until_reported(spin_loop)).join().unwrap();
-        let sleeper = go!(|| until_reported(|| thread::sleep(Duration::from_millis(30))))
-            .join()
-            .unwrap();
+        let hog = go!(|| until_reported(computes_on_and_on)).join().unwrap();
+        let sleeper = go!(|| until_reported(sleeps_again_and_again)).join().unwrap();
         DONE.store(true, SeqCst);
         waits.join().unwrap();
         let causes = [
-            (hog, &[StallCause::Computing, StallCause::Undeclared][..]), // the lock, if it was just that
-            (sleeper, &[StallCause::Undeclared]),
+            (hog, &[StallCause::Computing, StallCause::Undeclared][..], ""), // the lock, if it was just that
+            (sleeper, &[StallCause::Undeclared], "sleeps_again_and_again"),
         ];
-        for (id, causes) in causes {
+        for (id, causes, inner) in causes {
             let report = report_of(id).unwrap();
             assert!(causes.contains(&report.cause), "{report}");
             assert!(report.duration >= Duration::from_millis(10));
             assert!(report.to_string().starts_with(&format!("goroutine {id} ")));
-            assert!(report.spawned_at.unwrap().contains("blocking.rs:"));
+            assert!(report.spawned_at.as_ref().unwrap().contains("blocking.rs:"));
+            assert!(!report.backtrace.is_empty(), "{report}");
+            let text = report.to_string();
+            assert!(text.contains("until_reported") && text.contains(inner), "{report}");
         }
         let sites = baton::metrics().spawn_sites;
         let here = || sites.iter().filter(|site| site.file.ends_with("blocking.rs"));

@@ -1,11 +1,15 @@
 //! Deadlocks and the end of the program. Without the test harness, whose threads would be about: each case is this program
 //! again, with the name of the case as its argument.
 
-use baton::{Runtime, chan, go, time};
+use baton::{
+    Runtime, chan, go,
+    sync::{Barrier, Mutex},
+    time,
+};
 use std::{
     env, process,
     process::{Command, Output},
-    sync::mpsc,
+    sync::{Arc, mpsc},
     thread,
     time::Duration,
 };
@@ -13,7 +17,7 @@ use std::{
 type Case = (&'static str, fn(), i32, &'static [&'static str]);
 
 /// Name, what the child does, its exit code, what it says on standard error.
-const CASES: [Case; 9] = [
+const CASES: [Case; 10] = [
     (
         "channel",
         channel,
@@ -26,6 +30,17 @@ const CASES: [Case; 9] = [
         ],
     ),
     ("join_cycle", join_cycle, 2, &["deadlock", "[join, "]),
+    (
+        "mutexes",
+        mutexes,
+        2,
+        &[
+            "deadlock",
+            "[mutex, ",
+            "], held by goroutine 2, started at tests/deadlock.rs",
+            "], held by goroutine 3, started at tests/deadlock.rs",
+        ],
+    ),
     ("after_work", after_work, 2, &["deadlock"]),
     ("timer_pending", timer_pending, 0, &[]),
     ("foreign_thread", foreign_thread, 0, &[]),
@@ -52,6 +67,25 @@ fn join_cycle() {
         let waits = go!(move || rx.recv().unwrap().join().unwrap());
         tx.send(waits).unwrap();
         chan::never::<()>().recv().unwrap();
+    });
+}
+
+/// Two that each wait for what the other holds.
+fn mutexes() {
+    static TWO: [Mutex<()>; 2] = [Mutex::new(()), Mutex::new(())];
+    baton::run(|| {
+        let both = Arc::new(Barrier::new(2));
+        let twin = Arc::clone(&both);
+        let locks = |first: usize, both: &Barrier| {
+            let _first = TWO[first].lock();
+            both.wait();
+            drop(TWO[1 - first].lock());
+        };
+        let one = go!(move || locks(0, &both));
+        let other = go!(move || locks(1, &twin));
+        assert_eq!((one.id(), other.id()), (2, 3));
+        one.join().unwrap();
+        other.join().unwrap();
     });
 }
 

@@ -135,6 +135,185 @@ fn each_kind_of_wait_has_its_name() {
     });
 }
 
+/// The entry of goroutine `id`, as soon as it says all of this.
+fn until_it_says(id: u64, words: &[&str]) -> String {
+    let mut text = String::new();
+    for _ in 0..500 {
+        text = baton::dump();
+        let names_it = |entry: &&str| entry.starts_with(&format!("goroutine {id} "));
+        if let Some(entry) = text.split("\n\n").find(names_it)
+            && words.iter().all(|word| entry.contains(word))
+        {
+            return entry.to_string();
+        }
+        time::sleep(Duration::from_millis(1));
+    }
+    panic!("goroutine {id} does not say {words:?}: {text}");
+}
+
+#[inline(never)]
+fn computes_in_a_named_function(stop: &AtomicBool) -> u64 {
+    let mut turns = 0;
+    while !stop.load(Acquire) {
+        turns = black_box(turns + 1);
+    }
+    turns
+}
+
+#[inline(never)]
+fn called_with_much_on_its_stack(stop: &AtomicBool) -> u64 {
+    let much = black_box([7_u64; 1000]);
+    black_box(computes_in_a_named_function(stop)) + much[3]
+}
+
+/// Also on a further stack, and inside malloc and its like.
+#[test]
+fn who_computes_has_a_backtrace() {
+    static STOP: AtomicBool = AtomicBool::new(false);
+    baton::run(|| {
+        let hog = go!(|| called_with_much_on_its_stack(&STOP));
+        let grown = go!(|| baton::stack::grow(2 << 20, || called_with_much_on_its_stack(&STOP)));
+        let allocates = go!(|| {
+            while !STOP.load(Acquire) {
+                drop(black_box(vec![1_u8; 3000]));
+            }
+        });
+        let calls = ["computes_in_a_named_function", "called_with_much_on_its_stack"];
+        for id in [hog.id(), grown.id()] {
+            let entry = until_it_says(id, &["[running on baton-m", calls[0]]);
+            assert!(entry.find(calls[0]) < entry.find(calls[1]), "{entry}");
+            assert!(entry.contains("started at tests/dump.rs"), "{entry}");
+        }
+        for _ in 0..50 {
+            assert!(baton::dump().starts_with("baton: "));
+        }
+        until_it_says(allocates.id(), &["[running on baton-m", "dump.rs"]);
+        STOP.store(true, Release);
+        hog.join().unwrap();
+        grown.join().unwrap();
+        allocates.join().unwrap();
+    });
+}
+
+#[inline(never)]
+fn sleeps_in_a_raw_call(ms: i64) -> i32 {
+    let time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: ms * 1_000_000,
+    };
+    // SAFETY: reads a struct that lives here.
+    black_box(unsafe { libc::nanosleep(&raw const time, std::ptr::null_mut()) })
+}
+
+#[inline(never)]
+fn polls_for_ever(fd: i32) -> i32 {
+    let mut poll = libc::pollfd {
+        fd,
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    // SAFETY: one struct that lives here.
+    black_box(unsafe { libc::poll(&raw mut poll, 1, -1) })
+}
+
+/// And no call of theirs is interrupted, although `SA_RESTART` would not help these.
+#[test]
+fn who_sleeps_in_the_kernel_has_a_backtrace() {
+    static STOP: AtomicBool = AtomicBool::new(false);
+    baton::run(|| {
+        let sleeper = go!(|| {
+            while !STOP.load(Acquire) {
+                sleeps_in_a_raw_call(100);
+            }
+        });
+        let of_std = go!(|| {
+            while !STOP.load(Acquire) {
+                std::thread::sleep(black_box(Duration::from_millis(100)));
+            }
+        });
+        let mut pipe = [0; 2];
+        // SAFETY: two descriptors into an array of two.
+        assert_eq!(unsafe { libc::pipe(pipe.as_mut_ptr()) }, 0);
+        let poller = go!(move || polls_for_ever(pipe[0]));
+        let asleep = "asleep in the kernel], started at tests/dump.rs";
+        until_it_says(sleeper.id(), &[asleep, "sleeps_in_a_raw_call", "{closure"]);
+        until_it_says(of_std.id(), &[asleep, "::sleep", "{closure"]);
+        for _ in 0..50 {
+            until_it_says(poller.id(), &[asleep, "polls_for_ever", "{closure"]);
+        }
+        // SAFETY: writes one byte that lives here.
+        assert_eq!(unsafe { libc::write(pipe[1], [1_u8].as_ptr().cast(), 1) }, 1);
+        assert_eq!(poller.join().unwrap(), 1, "was not interrupted");
+        STOP.store(true, Release);
+        sleeper.join().unwrap();
+        of_std.join().unwrap();
+    });
+}
+
+/// Who asks is running too.
+#[test]
+fn a_dump_shows_its_caller() {
+    #[inline(never)]
+    fn asks_for_a_dump() -> String {
+        black_box(baton::dump())
+    }
+    let text = baton::run(|| go!(name = "curious"; asks_for_a_dump).join().unwrap());
+    let entry = text.split("\n\n").find(|entry| entry.contains("\"curious\"")).unwrap();
+    assert!(
+        entry.contains("[running on baton-m") && entry.contains("asks_for_a_dump"),
+        "{entry}"
+    );
+}
+
+/// A program that handles the signal itself keeps it to itself.
+#[test]
+fn a_handler_of_the_program_is_left_alone() {
+    static STOP: AtomicBool = AtomicBool::new(false);
+    static CALLED: AtomicBool = AtomicBool::new(false);
+    extern "C" fn handler(_: libc::c_int) {
+        CALLED.store(true, Release);
+    }
+    let ran = child::run("a_handler_of_the_program_is_left_alone", &[], &[], || {
+        // SAFETY: the handler stores a flag.
+        unsafe { libc::signal(libc::SIGURG, handler as extern "C" fn(libc::c_int) as usize) };
+        baton::run(|| {
+            let hog = go!(|| called_with_much_on_its_stack(&STOP));
+            let entry = until_it_says(hog.id(), &["[running on baton-m"]);
+            assert!(!entry.contains("computes_in"), "{entry}");
+            STOP.store(true, Release);
+            hog.join().unwrap();
+        });
+        assert!(!CALLED.load(Acquire));
+    });
+    ran.succeeded();
+}
+
+#[test]
+fn who_waits_for_a_lock_is_shown_with_its_holder() {
+    use baton::sync::{Mutex, RwLock};
+    static MUTEX: Mutex<()> = Mutex::new(());
+    static RWLOCK: RwLock<()> = RwLock::new(());
+    baton::run(|| {
+        let (tx, rx) = chan::bounded::<()>(0);
+        let holder = go!(move || {
+            let _guards = (MUTEX.lock(), RWLOCK.read());
+            assert!(rx.recv().is_err());
+        });
+        while !(MUTEX.is_locked() && RWLOCK.is_locked()) {
+            baton::yield_now();
+        }
+        let waits = go!(|| drop(MUTEX.lock()));
+        let writes = go!(|| drop(RWLOCK.write()));
+        let held = format!("], held by goroutine {}, started at", holder.id());
+        until_it_says(waits.id(), &["[mutex, ", &held]);
+        until_it_says(writes.id(), &["[rwlock write, ", "], held by a reader, started at"]);
+        drop(tx);
+        holder.join().unwrap();
+        waits.join().unwrap();
+        writes.join().unwrap();
+    });
+}
+
 /// Dumps while everything runs, parks and ends: each is whole, and nobody is lost.
 #[test]
 fn dumps_may_be_taken_at_any_time() {

@@ -33,6 +33,7 @@ use crate::{
     park::{WaitReason, Waiter},
     sched,
     site::Site,
+    sync::RawLock,
     time,
 };
 use baton_stack::{Desc, Spec, Stack, StackError};
@@ -219,10 +220,36 @@ pub(crate) struct Seen {
     /// 0 for a goroutine of a simulation, which no scheduler holds still.
     pub(crate) id: u64,
     pub(crate) place: Option<&'static Location<'static>>,
-    /// The [`WaitReason`] of the wait that it is in.
-    pub(crate) reason: u8,
-    /// When that began, by the monitor's clock.
-    pub(crate) since: u64,
+    /// The wait that it is in.
+    wait: Wait,
+    /// The lock that it waits for, if that is what it waits for: alive as long as it does.
+    pub(crate) lock: *const RawLock,
+}
+
+/// The [`WaitReason`] of a wait in the lowest byte, and in the others when it began, in nanoseconds by the monitor's clock.
+#[derive(Clone, Copy, Debug)]
+struct Wait(u64);
+
+impl Wait {
+    #[inline(always)]
+    fn new(reason: WaitReason) -> Self {
+        Self(time::coarse() << 8 | reason as u64)
+    }
+}
+
+impl Seen {
+    /// For what it waits: the number of a [`WaitReason`].
+    #[inline]
+    pub(crate) fn reason(&self) -> u8 {
+        self.wait.0 as u8
+    }
+
+    /// For how long it has waited at `now`, in nanoseconds.
+    pub(crate) fn age(&self, now: u64) -> u64 {
+        let age = (now << 8).wrapping_sub(self.wait.0 & !0xff) >> 8;
+        // The monitor's clock may be ahead of whoever read `now`.
+        if age >> 55 == 0 { age } else { 0 }
+    }
 }
 
 /// A stack whose top is taken by its [`Body`], which has the right to it; or, for `stack::grow`, is left free.
@@ -496,8 +523,8 @@ impl Body {
                         g.as_ref().id()
                     },
                     place: Some(g.as_ref().place),
-                    reason: WaitReason::None as u8,
-                    since: 0,
+                    wait: Wait(WaitReason::None as u64),
+                    lock: ptr::null(),
                     at: Registers::default(),
                 }),
                 locks: Cell::new((g.as_ref().kind.get() == Kind::Pinned).into()),
@@ -513,13 +540,18 @@ impl Body {
         body
     }
 
+    /// Where the body of the goroutine lies that was bound to this stack.
+    pub(crate) fn place_on(desc: &'static Desc) -> *const Self {
+        ptr::with_exposed_provenance(corosensei::stack::Stack::base(&Lowered(desc)).get())
+    }
+
     /// What a dump shows of the goroutine on this stack.
     ///
     /// # Safety
     ///
     /// A goroutine has been bound to the stack.
     pub(crate) unsafe fn look(desc: &'static Desc) -> Seen {
-        let body = ptr::with_exposed_provenance::<Self>(corosensei::stack::Stack::base(&Lowered(desc)).get());
+        let body = Self::place_on(desc);
         // SAFETY: the room above the lowered base is a body's or zero, for as long as the descriptor exists; another thread
         // may be writing words of it, each of which is good with its old value or its new one.
         unsafe { (&raw const (*body).seen).cast::<Seen>().read_volatile() }
@@ -536,16 +568,20 @@ impl Body {
     #[inline]
     pub(crate) fn waits_for(&self, reason: WaitReason) {
         // SAFETY: the running goroutine's own; who reads meanwhile reads words.
-        let seen = unsafe { &mut *self.seen.get() };
-        seen.reason = reason as u8;
-        seen.since = time::coarse();
+        unsafe { &mut *self.seen.get() }.wait = Wait::new(reason);
+    }
+
+    /// Notes which lock it is about to wait for.
+    pub(crate) fn waits_for_lock(&self, lock: *const RawLock) {
+        // SAFETY: as in `waits_for`.
+        unsafe { &mut *self.seen.get() }.lock = lock;
     }
 
     /// Notes that it waits no more.
     #[inline]
     pub(crate) fn waits_no_more(&self) {
         // SAFETY: as in `waits_for`.
-        unsafe { &mut *self.seen.get() }.reason = WaitReason::None as u8;
+        unsafe { &mut *self.seen.get() }.wait = Wait(WaitReason::None as u64);
     }
 
     /// Where it left its stack: its stack pointer at the last switch.
@@ -564,21 +600,8 @@ impl Body {
     /// Notes where the goroutine is, for its backtrace. On its own stack, in the frame that leaves it.
     #[inline(always)]
     pub(crate) fn note_registers(&self) {
-        let (ip, sp, fp);
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: reads three registers.
-        unsafe {
-            std::arch::asm!("lea {}, [rip]", "mov {}, rsp", "mov {}, rbp", out(reg) ip, out(reg) sp, out(reg) fp,
-                options(nomem, nostack, preserves_flags));
-        }
-        #[cfg(target_arch = "aarch64")]
-        // SAFETY: reads three registers.
-        unsafe {
-            std::arch::asm!("adr {}, .", "mov {}, sp", "mov {}, x29", out(reg) ip, out(reg) sp, out(reg) fp,
-                options(nomem, nostack, preserves_flags));
-        }
         // SAFETY: as in `waits_for`.
-        unsafe { &mut *self.seen.get() }.at = Registers { ip, sp, fp };
+        unsafe { &mut *self.seen.get() }.at = Registers::here();
     }
 
     /// The stack that the goroutine runs on.

@@ -11,7 +11,10 @@
 //! there, and everything that waits parks the thread itself.
 
 use crate::{
-    debug::trace::{self, Lane},
+    debug::{
+        probe::Probe,
+        trace::{self, Lane},
+    },
     g::{Body, G},
     metrics::Counters,
     p::{Own, P},
@@ -82,6 +85,8 @@ pub(crate) struct M {
     pub(crate) counters: Counters,
     /// Its part in a trace.
     pub(crate) lane: Lane,
+    /// How dumps look at the goroutine that runs here.
+    pub(crate) probe: Probe,
 }
 
 // SAFETY: the cells are touched by the M's own thread alone; all else is atomic or constant.
@@ -129,6 +134,7 @@ impl M {
             world: Cell::new(std::ptr::null()),
             counters: Counters::default(),
             lane: Lane::new(),
+            probe: Probe::new(),
         }
     }
 

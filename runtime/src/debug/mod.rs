@@ -1,10 +1,13 @@
 //! Looks at what goes on: all goroutines ([`dump`]), and what the running goroutine's processor carries.
 
+mod backtrace;
 mod dump;
+pub(crate) mod probe;
 pub(crate) mod quit;
 pub(crate) mod trace;
 pub(crate) mod unwind;
 
+pub use backtrace::Backtrace;
 pub use dump::{dump, dump_to};
 pub use trace::{TraceSummary, trace_start, trace_stop};
 

@@ -1,13 +1,15 @@
-//! Backtraces of goroutines that do not run: from the registers that each park saves, by the unwind tables of the program.
+//! Backtraces: from the registers that each park saves, or a [copy](super::probe) of a running stack, by the unwind tables of
+//! the program.
 //!
 //! Nothing runs on the goroutine's stack for this and nothing is written there, so a goroutine that has touched one page has
 //! touched no more afterwards.
 
 use framehop::{
-    CacheNative, ExplicitModuleSectionInfo, MayAllocateDuringUnwind, Module, UnwindRegsNative, Unwinder as _,
-    UnwinderNative,
+    CacheNative, ExplicitModuleSectionInfo, FrameAddress, MayAllocateDuringUnwind, Module, UnwindRegsNative,
+    Unwinder as _, UnwinderNative,
 };
 use std::{
+    arch::asm,
     collections::HashMap,
     ffi::{c_int, c_void},
     fmt::{self, Write},
@@ -23,13 +25,51 @@ pub(crate) struct Registers {
     pub(crate) fp: usize,
 }
 
+impl Registers {
+    /// Where the caller is.
+    #[inline(always)]
+    pub(crate) fn here() -> Self {
+        let (ip, sp, fp);
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: reads three registers.
+        unsafe {
+            asm!("lea {}, [rip]", "mov {}, rsp", "mov {}, rbp", out(reg) ip, out(reg) sp, out(reg) fp,
+                options(nomem, nostack, preserves_flags));
+        }
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: reads three registers.
+        unsafe {
+            asm!("adr {}, .", "mov {}, sp", "mov {}, x29", out(reg) ip, out(reg) sp, out(reg) fp,
+                options(nomem, nostack, preserves_flags));
+        }
+        Self { ip, sp, fp }
+    }
+
+    /// Where a signal interrupted a thread.
+    pub(super) fn of(context: &libc::ucontext_t) -> Self {
+        let machine = &context.uc_mcontext;
+        #[cfg(target_arch = "x86_64")]
+        let [ip, sp, fp] =
+            [libc::REG_RIP, libc::REG_RSP, libc::REG_RBP].map(|register| machine.gregs[register as usize]);
+        #[cfg(target_arch = "aarch64")]
+        let [ip, sp, fp] = [machine.pc, machine.sp, machine.regs[29]];
+        Self {
+            ip: ip as usize,
+            sp: sp as usize,
+            fp: fp as usize,
+        }
+    }
+}
+
 /// The most frames of one backtrace.
-const FRAMES: usize = 64;
+pub(super) const FRAMES: usize = 64;
 
 /// Walks stacks by the tables of all that is loaded now.
 pub(super) struct Unwinder {
     unwinder: UnwinderNative<&'static [u8], MayAllocateDuringUnwind>,
     cache: CacheNative<MayAllocateDuringUnwind>,
+    /// Where code is.
+    code: Vec<Range<usize>>,
 }
 
 impl Unwinder {
@@ -37,48 +77,42 @@ impl Unwinder {
         let mut modules: Vec<Module<&'static [u8]>> = Vec::new();
         // SAFETY: the callback gets the vector that it is told, and calls nothing that loads or unloads.
         unsafe { libc::dl_iterate_phdr(Some(add_module), (&raw mut modules).cast()) };
+        let code = modules.iter().map(Module::avma_range);
+        let code = code.map(|range| range.start as usize..range.end as usize).collect();
         let mut unwinder = UnwinderNative::new();
         modules.into_iter().for_each(|module| unwinder.add_module(module));
         Self {
             unwinder,
             cache: CacheNative::new(),
+            code,
         }
     }
 
-    /// The addresses of the calls that led to `at`, the innermost first, as far as they lie on `stack`, whose memory may be
-    /// read.
-    ///
-    /// # Safety
-    ///
-    /// `stack` from `at.sp` on is readable.
-    pub(super) unsafe fn walk(&mut self, at: Registers, stack: Range<usize>) -> Vec<usize> {
-        let words = at.sp..stack.end;
-        let mut read = |address: u64| {
-            let address = address as usize;
-            if !stack.contains(&at.sp)
-                || !words.contains(&address)
-                || words.end - address < 8
-                || !address.is_multiple_of(8)
-            {
-                return Err(());
-            }
-            // SAFETY: on the stack, as the caller promised; another thread may be writing, and any value will do.
-            Ok(unsafe { ptr::with_exposed_provenance::<u64>(address).read_volatile() })
-        };
+    /// Whether there may be code at this address.
+    pub(super) fn is_code(&self, address: usize) -> bool {
+        self.code.iter().any(|range| range.contains(&address))
+    }
+
+    /// The addresses of the calls that led to `at`, the innermost first, and the stack pointer of the outermost; `read` gives the
+    /// words of the stack.
+    pub(super) fn walk(&mut self, at: Registers, read: impl Fn(usize) -> Option<usize>) -> (Vec<usize>, usize) {
+        let mut read = |address: u64| read(address as usize).map(|word| word as u64).ok_or(());
         #[cfg(target_arch = "x86_64")]
-        let registers = UnwindRegsNative::new(at.ip as u64, at.sp as u64, at.fp as u64);
+        let mut registers = UnwindRegsNative::new(at.ip as u64, at.sp as u64, at.fp as u64);
         #[cfg(target_arch = "aarch64")]
-        let registers = UnwindRegsNative::new(at.ip as u64, at.sp as u64, at.fp as u64);
-        let mut frames = self
-            .unwinder
-            .iter_frames(at.ip as u64, registers, &mut self.cache, &mut read);
+        let mut registers = UnwindRegsNative::new(at.ip as u64, at.sp as u64, at.fp as u64);
         let mut calls = Vec::new();
+        let mut next = Some(FrameAddress::from_instruction_pointer(at.ip as u64));
         while calls.len() < FRAMES
-            && let Ok(Some(frame)) = frames.next()
+            && let Some(frame) = next
         {
             calls.push(frame.address_for_lookup() as usize);
+            let caller = self
+                .unwinder
+                .unwind_frame(frame, &mut registers, &mut self.cache, &mut read);
+            next = caller.ok().flatten().and_then(FrameAddress::from_return_address);
         }
-        calls
+        (calls, registers.sp() as usize)
     }
 }
 
@@ -181,12 +215,20 @@ const PLUMBING_FILES: [&str; 10] = [
 impl Symbols {
     /// What a backtrace prints for this address: a line or two for each function, inlined ones too; nothing for those that
     /// are the runtime's inside.
-    pub(super) fn lines(&mut self, ip: usize) -> &str {
+    fn lines(&mut self, ip: usize) -> &str {
         self.look_up(ip).as_deref().unwrap_or("    ?\n")
     }
 
+    /// Prints these calls. Behind the first function of a goroutine comes a word that leads back to its thread, and is no code of
+    /// anybody's.
+    pub(super) fn print(&mut self, calls: &[usize], out: &mut impl Write) -> fmt::Result {
+        let last = calls.iter().rposition(|&ip| self.is_known(ip));
+        let known = &calls[..last.map_or(0, |last| last + 1)];
+        known.iter().try_for_each(|&ip| out.write_str(self.lines(ip)))
+    }
+
     /// Whether it is in a function that has a name.
-    pub(super) fn is_known(&mut self, ip: usize) -> bool {
+    fn is_known(&mut self, ip: usize) -> bool {
         self.look_up(ip).is_some()
     }
 

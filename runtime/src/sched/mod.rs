@@ -36,7 +36,7 @@ pub(crate) mod globrunq;
 pub(crate) mod habit;
 mod idle;
 pub(crate) mod note;
-mod os;
+pub(crate) mod os;
 mod overflow;
 pub(crate) mod pause;
 mod procs;

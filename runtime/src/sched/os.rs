@@ -1,7 +1,13 @@
 //! Threads and the system: does one that does not get on sleep, where does one's own stack end, and how soon does it run
 //! when it wakes up?
 
-use std::{collections::HashMap, fs::File, mem::MaybeUninit, os::unix::fs::FileExt, ptr};
+use std::{
+    collections::HashMap,
+    fs::{self, File},
+    mem::MaybeUninit,
+    os::unix::fs::FileExt,
+    ptr,
+};
 
 /// Probes that are kept at a time: each holds a file descriptor, of which the program has a limited number.
 const KEPT: usize = 64;
@@ -79,6 +85,32 @@ impl Probe {
     }
 }
 
+/// What a thread of this process does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Doing {
+    /// It runs, or could.
+    Runs,
+    /// It sleeps in the kernel, which it entered here.
+    Sleeps { sp: usize, ip: usize },
+    /// The kernel does not say, or there is no such thread.
+    Unknown,
+}
+
+/// What thread `tid` does, and where.
+pub(crate) fn doing(tid: libc::pid_t) -> Doing {
+    let Ok(line) = fs::read_to_string(format!("/proc/self/task/{tid}/syscall")) else {
+        return Doing::Unknown;
+    };
+    // The number of the call, its arguments, stack pointer, instruction pointer; without the first two outside of a call.
+    let mut words = line.split_whitespace().rev();
+    let mut address = || usize::from_str_radix(words.next()?.strip_prefix("0x")?, 16).ok();
+    match (address(), address()) {
+        (Some(ip), Some(sp)) => Doing::Sleeps { sp, ip },
+        _ if line.starts_with("running") => Doing::Runs,
+        _ => Doing::Unknown,
+    }
+}
+
 /// The lowest address of the calling thread's own stack that may be used, 0 if the system does not say.
 pub(crate) fn thread_stack_floor() -> usize {
     let mut attributes = MaybeUninit::<libc::pthread_attr_t>::uninit();
@@ -123,11 +155,16 @@ mod tests {
         let probe = Probe::open(TID.load(SeqCst));
         if probe.sleeps().is_some() {
             assert_eq!(probe.sleeps(), Some(false));
+            assert_eq!(doing(TID.load(SeqCst)), Doing::Runs);
             STOP.store(true, SeqCst);
             while probe.sleeps() == Some(false) {
                 std::thread::yield_now();
             }
             assert_eq!(probe.sleeps(), Some(true));
+            let Doing::Sleeps { sp, ip } = doing(TID.load(SeqCst)) else {
+                panic!("{:?}", doing(TID.load(SeqCst)));
+            };
+            assert!(sp != 0 && ip != 0);
         }
         STOP.store(true, SeqCst);
         drop(go);

@@ -5,10 +5,11 @@
 //! read. (A goroutine runs on an M, or its M is on the way to sleep; [`Paused::settled`] says that none was in between.)
 
 use super::{Sched, idle, procs};
-use crate::{g::G, metrics, p::P};
+use crate::{g::G, m::M, metrics, p::P};
+use baton_stack::Desc;
 use parking_lot::MutexGuard;
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashSet,
     ptr,
     sync::atomic::Ordering::Relaxed,
     thread,
@@ -24,9 +25,18 @@ pub(crate) struct Paused {
     ps: Vec<&'static P>,
     /// All Ms were asleep or running a goroutine when the pause began.
     pub(crate) settled: bool,
-    /// Stacks that run, by the address of their descriptors, and on which M.
-    pub(crate) running: HashMap<usize, u32>,
+    /// The goroutines that run.
+    pub(crate) running: Vec<Runner>,
     _procs: MutexGuard<'static, ()>,
+}
+
+/// A goroutine that runs.
+pub(crate) struct Runner {
+    pub(crate) m: &'static M,
+    /// Its number.
+    pub(crate) goroutine: u64,
+    /// The stack that it runs on just now: its own, or one of `stack::grow`.
+    pub(crate) stack: &'static Desc,
 }
 
 /// Takes all Ps.
@@ -40,9 +50,13 @@ pub(crate) fn pause(sched: &'static Sched) -> Paused {
         thread::yield_now();
         settled = idle::settled(sched);
     }
-    let on = |m: &crate::m::M| (m.latch().stack.load(Relaxed).addr(), m.id);
-    let mut running: HashMap<_, _> = metrics::threads().into_iter().map(on).collect();
-    running.remove(&0);
+    let on = |m: &'static M| {
+        // SAFETY: null or a descriptor, and these are never freed.
+        let stack = unsafe { m.latch().stack.load(Relaxed).cast::<Desc>().as_ref() }?;
+        let goroutine = m.goroutine.load(Relaxed);
+        Some(Runner { m, goroutine, stack })
+    };
+    let running = metrics::threads().into_iter().filter_map(on).collect();
     Paused {
         sched,
         ps,

@@ -1,10 +1,17 @@
 //! Telling the program of goroutines that keep a thread to themselves for long.
 //!
 //! The monitor watches each M whose P it took. If the same goroutine is on it still when a time slice is over, the program's
-//! hook is told, once for each stall, in a goroutine of its own: a hook that is slow, or blocks, holds nobody up.
+//! hook is told, once for each stall, in a goroutine of its own: a hook that is slow, or blocks, holds nobody up. Where the
+//! goroutine is that stalls, the monitor reads if its thread sleeps; else it asks the thread, and does not wait for the answer
+//! ([`probe`]).
 
 use super::Sched;
-use crate::{g::Kind, m::M, sched};
+use crate::{
+    debug::{Backtrace, probe},
+    g::Kind,
+    m::M,
+    sched,
+};
 use std::{fmt, sync::Arc, sync::atomic::Ordering::Relaxed, time::Duration};
 
 /// Why a P was taken: an index of `Sysmon::handoffs`.
@@ -45,6 +52,8 @@ pub struct StallReport {
     pub cause: StallCause,
     /// For how long so far, to within the period of the monitor.
     pub duration: Duration,
+    /// Where the goroutine is; empty if that could not be had: see [`dump`](crate::dump#what-it-does-to-the-program).
+    pub backtrace: Backtrace,
 }
 
 impl fmt::Display for StallReport {
@@ -58,7 +67,14 @@ impl fmt::Display for StallReport {
         write!(
             f,
             "goroutine {g} {what} for {for_so_long:?} by now, on thread baton-m{m}"
-        )
+        )?;
+        if let Some(place) = &self.spawned_at {
+            write!(f, ", started at {place}")?;
+        }
+        if !self.backtrace.is_empty() {
+            write!(f, "\n{}", self.backtrace)?;
+        }
+        Ok(())
     }
 }
 
@@ -120,7 +136,8 @@ impl Stalls {
             if duration < STALL_NS {
                 return true;
             }
-            let report = StallReport {
+            let look = probe::look(m);
+            let mut report = StallReport {
                 goroutine,
                 spawned_at: site.map(ToString::to_string),
                 thread: m.id,
@@ -131,11 +148,16 @@ impl Stalls {
                     Cause::Hog => StallCause::Computing,
                 },
                 duration: Duration::from_nanos(duration),
+                backtrace: Backtrace::default(),
             };
             let hook = Arc::clone(hook);
+            let tell = move || {
+                report.backtrace = Backtrace::of(look, goroutine);
+                hook(&report);
+            };
             // SAFETY: the closure owns what it uses, all of it `Send`. What the hook does across a parking call is under
             // the contract of `go!`, as `on_stall` says.
-            drop(unsafe { sched::spawn(move || hook(&report), None, Kind::Migrating) });
+            drop(unsafe { sched::spawn(tell, None, Kind::Migrating) });
             false
         });
     }

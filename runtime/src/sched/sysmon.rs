@@ -37,7 +37,7 @@ use super::{
 };
 use crate::{
     deadlock,
-    debug::{quit, trace},
+    debug::{probe, quit, trace},
     fatal,
     m::M,
     metrics,
@@ -584,13 +584,15 @@ impl Default for Seen {
 }
 
 /// Blocks all asynchronous signals on this thread, and so on every M, which inherit the mask: a signal handler without an
-/// alternate stack must not run on a goroutine's. The main thread and plain threads take the signals.
+/// alternate stack must not run on a goroutine's. The main thread and plain threads take the signals. Except the one by which
+/// a dump asks an M ([`probe`]): no other handler of it runs on an M unless the program sends it to one, or blocks it in the main
+/// thread, which the kernel prefers.
 pub(crate) fn block_signals() {
     // SAFETY: fills a set that lives here and changes this thread's mask only.
     unsafe {
         let mut set = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
         libc::sigfillset(set.as_mut_ptr());
-        for synchronous in [
+        for not_blocked in [
             libc::SIGSEGV,
             libc::SIGBUS,
             libc::SIGFPE,
@@ -598,8 +600,9 @@ pub(crate) fn block_signals() {
             libc::SIGTRAP,
             libc::SIGABRT,
             libc::SIGSYS,
+            probe::SIGNAL,
         ] {
-            libc::sigdelset(set.as_mut_ptr(), synchronous);
+            libc::sigdelset(set.as_mut_ptr(), not_blocked);
         }
         libc::pthread_sigmask(libc::SIG_SETMASK, set.as_ptr(), ptr::null_mut());
     }

@@ -1,5 +1,6 @@
 //! Who holds a lock: for reports, and for locks that know their owner.
 
+use super::RawLock;
 use crate::{m, sched::checkpoint};
 use baton_alloc::lease;
 use std::{fmt, num::NonZeroUsize, ptr};
@@ -53,6 +54,36 @@ impl fmt::Display for Holder {
             Self::Goroutine(id) => write!(f, "goroutine {id}"),
             Self::Thread => f.write_str("a thread that runs no goroutine"),
         }
+    }
+}
+
+/// In whose hands a lock is that somebody waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum HeldBy {
+    /// One goroutine or thread, as a [`Party`].
+    Party(u64),
+    /// So many who read.
+    Readers(usize),
+    /// Nobody: who waits was woken just now.
+    Nobody,
+}
+
+impl fmt::Display for HeldBy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Party(party) => write!(f, "held by {}", Holder::of(party)),
+            Self::Readers(1) => f.write_str("held by a reader"),
+            Self::Readers(n) => write!(f, "held by {n} readers"),
+            Self::Nobody => f.write_str("free now"),
+        }
+    }
+}
+
+/// Notes which lock the caller is about to wait for, if it is a goroutine.
+pub(super) fn note_wait(lock: &RawLock) {
+    if let Some((_, g)) = m::current_goroutine() {
+        // SAFETY: the running goroutine, and its body.
+        unsafe { &*g.as_ref().body.get() }.waits_for_lock(lock);
     }
 }
 

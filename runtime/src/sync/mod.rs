@@ -42,5 +42,7 @@ pub use rwlock::{
 pub use semaphore::{ArcPermit, Permit, Semaphore};
 pub use wait_group::WaitGroup;
 
-use holder::{Party, party_address};
+pub(crate) use holder::HeldBy;
+use holder::{Party, note_wait, party_address};
+pub(crate) use rawlock::RawLock;
 pub(crate) use until::{Until, park};

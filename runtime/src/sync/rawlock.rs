@@ -31,7 +31,7 @@
 //!    are woken.
 
 use super::{
-    Until, park,
+    HeldBy, Until, note_wait, park,
     shim::{
         AtomicU64, AtomicUsize,
         Ordering::{Acquire, Relaxed, Release},
@@ -66,7 +66,7 @@ pub(super) enum Mode {
     Shared,
 }
 
-pub(super) struct RawLock {
+pub(crate) struct RawLock {
     state: AtomicUsize,
     /// The holder for writing, as [`super::party`] numbers it; stale while nobody is.
     holder: AtomicU64,
@@ -177,6 +177,15 @@ impl RawLock {
     /// Who holds the lock for writing, now or a moment ago.
     pub(super) fn holder(&self) -> Option<u64> {
         (self.state.load(Relaxed) & WRITER != 0).then(|| self.holder.load(Relaxed))
+    }
+
+    /// In whose hands the lock is, for one who waits.
+    pub(crate) fn held_by(&self) -> HeldBy {
+        match (self.holder(), self.state.load(Relaxed) / READER) {
+            (Some(party), _) => HeldBy::Party(party),
+            (None, 0) => HeldBy::Nobody,
+            (None, readers) => HeldBy::Readers(readers),
+        }
     }
 
     /// Lets the lock go. The caller holds it in this mode.
@@ -321,6 +330,7 @@ impl RawLock {
             drop(queue);
             true
         };
+        note_wait(self);
         if park(waiter, reason, until, commit) {
             return true;
         }

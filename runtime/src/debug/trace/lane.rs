@@ -265,7 +265,7 @@ pub(crate) unsafe fn began(m: &'static M, body: &Body, g: NonNull<G>) {
 #[inline(never)]
 pub(crate) fn stopped(m: &'static M, body: &Body, ended: bool, yielded: bool) {
     let (lane, seen) = (&m.lane, body.seen());
-    let how = match seen.reason {
+    let how = match seen.reason() {
         _ if ended => How::Ended as u8,
         _ if yielded => How::Yielded as u8,
         0 => How::Queued as u8,
