@@ -1,9 +1,12 @@
 //! Nobody starves beside goroutines that keep a processor busy: else these would not end. (Those that wake each other:
 //! `two_that_wake_each_other_starve_nobody` in `goroutines.rs`.)
 
-use baton::go;
+use baton::{chan, go};
 use std::{
-    sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -116,6 +119,40 @@ fn sleepers_go_before_a_long_queue() {
             let before: Vec<_> = sleepers.into_iter().map(|g| g.join().unwrap()).collect();
             let between = before.iter().max().unwrap() - before.iter().min().unwrap();
             assert!((50..400).contains(&between), "{between} others ran in between");
+        });
+    });
+    ran.succeeded();
+}
+
+/// Goroutines that pass a message round have short turns, so their processor keeps them to itself. One of them computes all of a
+/// sudden: the others go on elsewhere, else it would wait for them for ever.
+#[test]
+fn those_who_wait_behind_one_that_computes_find_another_processor() {
+    const TWO: &[(&str, &str)] = &[("BATON_PROCS", "2"), ("BATON_FORCE_MIGRATION", "0")];
+    let name = "those_who_wait_behind_one_that_computes_find_another_processor";
+    let ran = child::run(name, TWO, &[], || {
+        baton::run(|| {
+            for _ in 0..20 {
+                let (tx, mut rx) = chan::bounded(0);
+                let first = tx.clone();
+                for _ in 0..3 {
+                    let (tx, next) = chan::bounded(0);
+                    let from = std::mem::replace(&mut rx, next);
+                    go!(move || from.iter().try_for_each(|n: u32| tx.send(n)));
+                }
+                for n in 0..5_000 {
+                    first.send(n).unwrap();
+                    assert_eq!(rx.recv(), Ok(n));
+                }
+                let ran: Arc<AtomicUsize> = Arc::default();
+                for _ in 0..3 {
+                    let ran = Arc::clone(&ran);
+                    go!(move || ran.fetch_add(1, SeqCst));
+                }
+                while ran.load(SeqCst) < 3 {
+                    std::hint::spin_loop();
+                }
+            }
         });
     });
     ran.succeeded();

@@ -18,7 +18,7 @@ use std::{
     cell::UnsafeCell,
     ops::Range,
     ptr,
-    sync::atomic::{AtomicBool, AtomicU32, AtomicU64},
+    sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
 };
 
 /// A processor. Never freed.
@@ -37,6 +37,11 @@ pub(crate) struct P {
     pub(crate) attention: AtomicBool,
     /// Set by an M without work: the owner should leave half of its ring where others find it.
     pub(crate) asked: AtomicBool,
+    /// So many on the ring are no work for others: their turns are so short that they will have had theirs before another M
+    /// is awake. Set by the sysmon, which knows how long turns are; 0 where they are not short.
+    pub(crate) keeps: AtomicU32,
+    /// An M may have half of the ring all the same. Set by the sysmon now and then, cleared by who takes or gives it.
+    pub(crate) shares: AtomicBool,
     /// `tick` when unused memory was last asked back: see `sched::scavenge`.
     pub(crate) rested: AtomicU32,
     own: UnsafeCell<Own>,
@@ -73,6 +78,8 @@ impl P {
             due: AtomicU64::new(NEVER),
             attention: AtomicBool::new(false),
             asked: AtomicBool::new(false),
+            keeps: AtomicU32::new(0),
+            shares: AtomicBool::new(false),
             rested: AtomicU32::new(0),
             own: UnsafeCell::new(Own {
                 stacks: StackCache::new(),
@@ -93,6 +100,17 @@ impl P {
         // SAFETY: only `P::new` makes latch Ps of this kind in this crate, `latch` is the first field of a `repr(C)`
         // struct, and Ps are never freed or moved.
         Some(unsafe { &*ptr::from_ref(p).cast::<P>() })
+    }
+
+    /// Whether there are more on the ring than the P keeps to itself: a guess unless the caller owns the P.
+    #[inline]
+    pub(crate) fn has_surplus(&self) -> bool {
+        self.runq.len() > self.keeps.load(Relaxed) as usize
+    }
+
+    /// Whether there is something on the ring for an M without work, likewise.
+    pub(crate) fn has_loot(&self) -> bool {
+        self.has_surplus() || (self.shares.load(Relaxed) && self.runq.len() > 0)
     }
 
     /// Runs `f` with what only the owner touches, for one who does not own the P: if nobody does, or if its M is in no section.

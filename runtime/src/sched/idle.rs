@@ -37,11 +37,11 @@ impl Idle {
 
 /// What a pusher does after a push: wakes an M if one could take what was pushed, and the sysmon if it dozes.
 ///
-/// A goroutine that merely runs next on `own` is no reason to wake anybody: its P is about to take it. If it does not,
-/// the sysmon sees to it.
+/// A goroutine that merely runs next on `own`, or is one of few on a ring where turns are short, is no reason to wake anybody:
+/// its P is about to take it. If it does not, the sysmon sees to it.
 #[inline]
 pub(super) fn pushed(sched: &'static Sched, own: Option<&'static P>) {
-    if sched.idle_ps.load(Relaxed) != 0 && sched.spinning.load(Relaxed) == 0 && own.is_none_or(|p| p.runq.len() > 0) {
+    if sched.idle_ps.load(Relaxed) != 0 && sched.spinning.load(Relaxed) == 0 && own.is_none_or(P::has_surplus) {
         wake_one(sched);
     }
     sched.sysmon.alert();

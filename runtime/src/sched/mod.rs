@@ -176,7 +176,7 @@ impl Sched {
     /// Whether any queue holds a goroutine that somebody without work could take, or a timer is due. Exact for a sleeper
     /// that has published itself and issued its barrier; a guess for everybody else.
     fn has_work(&self, now: impl FnOnce() -> u64) -> bool {
-        if self.global.len() > 0 || self.ps.iter().any(|p| p.runq.len() > 0) {
+        if self.global.len() > 0 || self.ps.iter().any(P::has_loot) {
             return true;
         }
         let due = self.earliest();

@@ -40,6 +40,7 @@ pub(super) fn shed(m: &'static M) -> bool {
         return false;
     };
     p.asked.store(false, Relaxed);
+    p.shares.store(false, Relaxed);
     if m.sched.idle_ps.load(Relaxed) == 0 && m.sched.spinning.load(Relaxed) == 0 {
         return false;
     }
@@ -85,7 +86,7 @@ pub(super) fn steal(m: &'static M, ticks: &mut Vec<u32>) -> bool {
             let i = (start + i) % ps;
             let victim = sched.ps.get(i);
             let moved = victim.tick.load(Relaxed) != ticks[i];
-            let has_ring = victim.runq.len() > 0;
+            let has_ring = victim.has_loot();
             let due = victim.due.load(Relaxed);
             let is_due = due != NEVER && due <= time::now();
             // Who gets on will hear a question soon, and answers it for less than a take costs all.
@@ -94,7 +95,8 @@ pub(super) fn steal(m: &'static M, ticks: &mut Vec<u32>) -> bool {
                 victim.attention.store(true, Relaxed);
                 continue;
             }
-            let has_next = round + 1 == STEAL_ROUNDS && !moved && victim.runq.has_next();
+            let is_slow = !moved && victim.keeps.load(Relaxed) == 0;
+            let has_next = round + 1 == STEAL_ROUNDS && is_slow && victim.runq.has_next();
             if (has_ring || has_next || is_due) && steal_from(m, victim, has_next) {
                 return true;
             }
@@ -137,6 +139,7 @@ fn steal_from(m: &'static M, victim: &'static P, next: bool) -> bool {
 /// The caller owns the P.
 unsafe fn rob(victim: &'static P, own: &mut Own, next: bool, loot: &mut [*mut G; LOOT]) -> usize {
     victim.asked.store(false, Relaxed);
+    victim.shares.store(false, Relaxed);
     let half = victim.runq.len().div_ceil(2).min(LOOT);
     // SAFETY: as the caller promised.
     let mut n = unsafe { victim.runq.pop_some(&mut loot[..half]) };

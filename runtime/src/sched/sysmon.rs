@@ -64,6 +64,12 @@ const UNDECLARED_NS: u64 = 50_000;
 /// After this long at all: the time slice. Less than Go's 10 ms by what the monitor may come late.
 const SLICE_NS: u64 = 8_000_000;
 
+/// Goroutines on a ring that will have had their turn within this are left to their P. To wake a thread takes as long, and what
+/// it brings away it will soon bring back: goroutines with turns that short wait for each other.
+const KEPT_NS: u64 = 10_000;
+/// But not more than so many.
+const KEPT_MOST: u64 = 16;
+
 /// The sleep just after a declared call.
 const SLEEP_DECLARED_NS: u64 = 20_000;
 /// The sleep before the second look at a P that stands still; from there it doubles.
@@ -293,7 +299,7 @@ impl Monitor {
         if doze {
             sysmon.dozes.store(true, SeqCst);
             drop(latch::barrier()); // pushers have no fence: see README.md, "The sleeper pays"
-            if self.sched.has_work(time::now) || self.sched.ps.iter().any(|p| p.runq.has_next()) {
+            if self.sched.has_work(time::now) || self.sched.ps.iter().any(|p| p.runq.has_any()) {
                 sysmon.dozes.store(false, SeqCst); // nobody would wake it
                 timeout = Some(SLEEP_BUSY_NS);
             } else if self.sched.idle_ps.load(SeqCst) as usize >= self.sched.ps.active() {
@@ -354,6 +360,7 @@ impl Monitor {
             // SAFETY: as above.
             let Some(m) = (unsafe { m.as_ref() }) else {
                 record.m = ptr::null();
+                p.keeps.store(0, Relaxed);
                 abandoned |= p.runq.has_any();
                 continue;
             };
@@ -367,9 +374,17 @@ impl Monitor {
             seen.waiting |= waiting;
             seen.declared |= declared;
             if !ptr::eq(record.m, m) || record.tick != tick || record.blocking != blocking {
+                let turns = u64::from(tick.wrapping_sub(record.tick));
+                p.keeps.store(kept(turns, now - record.since), Relaxed);
                 *record = fresh;
+                let share = idle && p.runq.len() > 0;
+                p.shares.store(share, Relaxed);
+                if share {
+                    idle::wake_one(sched);
+                }
                 continue;
             }
+            p.keeps.store(0, Relaxed);
             if !waiting || overslept {
                 continue;
             }
@@ -554,6 +569,12 @@ impl Monitor {
             eprintln!("baton: {message}");
         }
     }
+}
+
+/// How many on the ring a P keeps to itself that gave so many turns in `elapsed` nanoseconds.
+fn kept(turns: u64, elapsed: u64) -> u32 {
+    let soon = turns.saturating_mul(KEPT_NS) / elapsed.max(1);
+    soon.min(KEPT_MOST) as u32
 }
 
 /// What a look at all Ps gave.
