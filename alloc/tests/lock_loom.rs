@@ -19,6 +19,7 @@ mod sync {
             MutexGuard as QueueGuard,
             atomic::{AtomicU64, AtomicUsize, Ordering},
         };
+        pub(crate) use std::sync::atomic::AtomicU8;
         /// loom's mutex with the face of parking_lot's.
         pub(crate) struct QueueLock<T>(loom::sync::Mutex<T>);
         impl<T> QueueLock<T> {

@@ -1,13 +1,17 @@
 //! The runtime's locks: one byte, taken only where the stack has room for what comes.
 //!
 //! ```text
-//!   lock     one compare-and-swap ── held? spin for a microsecond ── still? let others run ── still? sleep, 50 µs … 0.8 ms
+//!   lock     one compare-and-swap ── held? stand back, look again ── still? let others run ── still? sleep, 50 µs … 0.8 ms
 //!   unlock   one plain store: nobody has to be told
 //! ```
 //!
 //! Such a lock is held for some dozens of instructions, and hardly ever wanted by two at a time, so what it costs is what it costs
 //! when nobody else is there: one locked instruction instead of the two of a lock whose holder must find out who sleeps. A holder
 //! that the system has stopped halfway is what makes others sleep; then they look again by and by.
+//!
+//! Who finds it held stands back for [`PAUSE`], a hundred times as long as it is held, and does not look meanwhile. Two that want
+//! a lock all the time would fetch its line, and that of what it guards, from each other at every turn; so one of them has a
+//! hundred turns without the other, and then it is the other way round.
 //!
 //! A goroutine whose overflow ends it alone ([`on_stack_overflow`](crate::Builder::on_stack_overflow)) must not end with a
 //! lock held, or after it has taken a waiter off a list and before it has woken it. So the stack is asked *before*: whoever
@@ -30,7 +34,7 @@ use std::{
         compiler_fence,
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// What a critical part of the runtime may need of a goroutine's stack; half of it, as a rule, in a debug build.
@@ -44,8 +48,11 @@ pub(crate) type MutexGuard<'a, T> = lock_api::MutexGuard<'a, Raw, T>;
 /// Whether it is held.
 pub(crate) struct Raw(AtomicBool);
 
-/// Looks at a lock that is held before others are let run: about a microsecond.
-const SPINS: u32 = 32;
+/// Between two looks at a lock that is held.
+const PAUSE: Duration = Duration::from_micros(2);
+
+/// Looks before others are let run.
+const LOOKS: u32 = 8;
 
 /// Times that others are let run before the thread sleeps.
 const YIELDS: u32 = 4;
@@ -98,16 +105,26 @@ impl Raw {
     #[cold]
     fn wait(&self) {
         for round in 0_u32.. {
-            for _ in 0..SPINS {
+            for _ in 0..LOOKS {
+                stand_back(PAUSE);
                 if !self.is_locked() && self.acquire() {
                     return;
                 }
-                hint::spin_loop();
             }
             match round.checked_sub(YIELDS) {
                 None => thread::yield_now(),
                 Some(slept) => thread::sleep(SLEEP * (1 << slept.min(4))),
             }
+        }
+    }
+}
+
+/// Does nothing for so long, on the processor: who has what is wanted has it for himself meanwhile.
+pub(crate) fn stand_back(pause: Duration) {
+    let start = Instant::now();
+    while start.elapsed() < pause {
+        for _ in 0..8 {
+            hint::spin_loop();
         }
     }
 }

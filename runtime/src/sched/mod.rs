@@ -226,13 +226,6 @@ pub(crate) fn others_run() -> bool {
     }
 }
 
-/// Whether another goroutine waits for the processor that the caller runs on.
-#[inline]
-pub(crate) fn has_next_here() -> bool {
-    let p = m::current().and_then(|m| m.latch().p()).and_then(P::of);
-    p.is_some_and(|p| p.runq.has_any())
-}
-
 /// The pusher's fence between "push" and "look for sleepers", where it needs one: in membarrier mode the sleeper pays.
 #[inline(always)]
 fn pusher_fence() {

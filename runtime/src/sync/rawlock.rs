@@ -18,6 +18,10 @@
 //! that must be woken first costs a switch. So that nobody starves, a waiter who was woken in vain after
 //! [`STARVES_AFTER`] makes the next holder hand the lock over (Go's rule).
 //!
+//! Who finds the lock held, and nobody in the queue, stands back and looks again some times, as long as that pays: while it is held
+//! for short the holder has it many times in a row then, with its line in his cache, and nobody parks. If the looks
+//! were in vain the next party takes half as many.
+//!
 //! # Invariants
 //!
 //! 1. `WAITERS` and `STARVING` change, and nodes come and go, under the queue's lock.
@@ -33,7 +37,7 @@
 use super::{
     HeldBy, Until, note_wait, park,
     shim::{
-        AtomicU64, AtomicUsize,
+        AtomicU8, AtomicU64, AtomicUsize,
         Ordering::{Acquire, Relaxed, Release},
         QueueGuard, QueueLock, pause, worth_spinning,
     },
@@ -56,8 +60,8 @@ const MOST_READERS: usize = (usize::MAX / READER) >> 1;
 /// How long somebody waits before the lock must be handed to him, in nanoseconds.
 const STARVES_AFTER: u64 = 1_000_000;
 
-/// Looks at a held lock before queueing up, with [`pause`]s between: about the time of a short critical section.
-const SPINS: u32 = 4;
+/// Looks at a held lock before queueing up, with [`pause`]s between, if those before were not in vain.
+const MOST_LOOKS: u8 = 12;
 
 /// How somebody wants the lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +74,8 @@ pub(crate) struct RawLock {
     state: AtomicUsize,
     /// The holder for writing, as [`super::party`] numbers it; stale while nobody is.
     holder: AtomicU64,
+    /// How often the next party looks again before it queues up: a guess how soon the lock will be free, from how it went before.
+    looks: AtomicU8,
     queue: QueueLock<WaitList>,
 }
 
@@ -120,6 +126,7 @@ impl RawLock {
         Self {
             state: AtomicUsize::new(0),
             holder: AtomicU64::new(0),
+            looks: AtomicU8::new(MOST_LOOKS),
             queue: QueueLock::new(WaitList::new()),
         }
     }
@@ -129,6 +136,7 @@ impl RawLock {
         Self {
             state: AtomicUsize::new(0),
             holder: AtomicU64::new(0),
+            looks: AtomicU8::new(MOST_LOOKS),
             queue: QueueLock::new(WaitList::new()),
         }
     }
@@ -162,7 +170,10 @@ impl RawLock {
         while mode.may_take(state, 0) {
             match self.take(mode, state, 0) {
                 Ok(()) => return true,
-                Err(now) => state = now,
+                Err(_) => {
+                    pause(); // somebody else wants it too
+                    state = self.state.load(Relaxed);
+                }
             }
         }
         false
@@ -248,17 +259,24 @@ impl RawLock {
         let mut woken = 0; // WOKEN if this party has been, and has to clear it
         let mut since = 0; // when the waiting began
         let mut starving = 0;
-        let mut spins = 0;
+        let most = self.looks.load(Relaxed);
+        let mut looks = 0;
         loop {
             let state = self.state.load(Relaxed);
             if mode.may_take(state, woken) {
                 if self.take(mode, state, woken).is_ok() {
+                    if looks > 0 && since == 0 {
+                        self.looks.store(MOST_LOOKS, Relaxed);
+                    }
                     return true;
                 }
                 continue;
             }
-            if spins < SPINS && state & (WAITERS | STARVING) == 0 && worth_spinning() {
-                spins += 1;
+            if looks < most && state & (WAITERS | STARVING) == 0 && worth_spinning() {
+                looks += 1;
+                if looks == most {
+                    self.looks.store(most.div_ceil(2), Relaxed);
+                }
                 pause();
                 continue;
             }

@@ -2,20 +2,17 @@
 //! (`tests/lock_loom.rs`).
 
 pub(super) use crate::lock::{Mutex as QueueLock, MutexGuard as QueueGuard};
-pub(super) use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+pub(super) use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 
-use crate::sched;
-use std::hint;
+use crate::{lock, sched};
+use std::time::Duration;
 
-/// Waits for a tenth of a microsecond or so.
+/// Stands back for some hundred times as long as a short critical section takes.
 pub(super) fn pause() {
-    for _ in 0..32 {
-        hint::spin_loop();
-    }
+    lock::stand_back(Duration::from_micros(4));
 }
 
-/// Whether the holder of a lock may be running right now, on another processor or in a plain thread, and there is nothing
-/// better to do here: others wait for this processor, they go first.
+/// Whether the holder of a lock may be running right now, on another processor or in a plain thread.
 pub(super) fn worth_spinning() -> bool {
-    sched::others_run() && !sched::has_next_here()
+    sched::others_run()
 }
