@@ -1,7 +1,10 @@
 //! What can be set before the runtime starts: by [`Runtime::builder`](crate::Runtime::builder), else by environment
 //! variables, else by what the machine offers.
 
-use crate::sched::{quota, stall::Hook};
+use crate::{
+    debug::turns::Hooks,
+    sched::{quota, stall::Hook},
+};
 use baton_stack::{Spec, StackError, StackGrowth};
 use std::{env, fmt, time::Duration};
 
@@ -37,6 +40,8 @@ pub(crate) struct Config {
     pub(crate) deadlock_report: bool,
     /// Told of goroutines that keep their thread for long.
     pub(crate) on_stall: Option<Hook>,
+    /// Told each time that a goroutine begins or stops to run.
+    pub(crate) hooks: Hooks,
     /// The control experiment of `examples/handoff.rs`: the mcache stays with M when its P leaves.
     pub(crate) cache_with_m: bool,
 }
@@ -93,6 +98,7 @@ pub(crate) struct Wishes {
     pub(crate) deadlock_report: Option<bool>,
     pub(crate) cache_with_m: Option<bool>,
     pub(crate) on_stall: Option<Hook>,
+    pub(crate) hooks: Hooks,
 }
 
 impl Config {
@@ -122,6 +128,7 @@ impl Config {
             schedtrace: schedtrace.map(|ms| ms as u64 * 1_000_000),
             deadlock_report: wishes.deadlock_report.or(deadlock).unwrap_or(true),
             on_stall: wishes.on_stall.clone(),
+            hooks: wishes.hooks.clone(),
             cache_with_m: wishes.cache_with_m.or(cache).unwrap_or(false),
         })
     }

@@ -30,6 +30,15 @@ pub(crate) fn forked() -> ! {
     process::abort()
 }
 
+/// A hook on turns has panicked, on the scheduler's own stack.
+pub(crate) fn hook(goroutine: u64) -> ! {
+    eprintln!(
+        "baton: the hook on_resume or on_park has panicked, at a turn of goroutine {goroutine}; the scheduler cannot go on; let the hook \
+         not panic, or catch it there"
+    );
+    process::abort()
+}
+
 /// The system refuses the fault handler, without which a stack that overflows would not be noticed.
 pub(crate) fn no_handler(error: &StackError) -> ! {
     eprintln!("baton: no fault handler: {error}");

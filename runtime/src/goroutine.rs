@@ -3,6 +3,7 @@
 use crate::{
     config::{Config, ConfigError, STACK_BOUNDS, Wishes},
     deadlock,
+    debug::Turn,
     g::{Handle, Kind, OnStackOverflow, Options, Overflowed, Payload},
     m, metrics,
     sched::{self, StallReport, stall::Hook},
@@ -644,6 +645,56 @@ impl RuntimeBuilder {
     /// ```
     pub fn on_stall(mut self, hook: impl Fn(&StallReport) + Send + Sync + 'static) -> Self {
         self.wishes.on_stall = Some(Hook(Arc::new(hook)));
+        self
+    }
+
+    /// Calls `hook` each time that a goroutine is about to run on a thread: when it begins, and when it goes on after it has waited
+    /// or yielded, often on another thread than before. With [`on_park`](Self::on_park) a thread-local variable can follow the
+    /// goroutine: a tracing span, a logger's context.
+    ///
+    /// The hook runs on that thread, on the thread's own stack, and to Baton it is a plain thread: [`current`](crate::current) is `None`.
+    /// What the hook wants to keep with the goroutine it keeps in a [`goroutine_local!`](crate::goroutine_local) variable, by
+    /// [`Turn::local`]. It runs at each switch: it must be short, and not wait for anything, since all goroutines of the
+    /// processor wait for it. If it panics the process ends with a message. Goroutines of a [simulation](crate::testing) are
+    /// told of as well. A goroutine that merely loses its processor goes on on its thread, and nobody is called.
+    ///
+    /// ```
+    /// use std::cell::Cell;
+    ///
+    /// thread_local!(static SPAN: Cell<u64> = const { Cell::new(0) }); // of some library that knows threads only
+    /// baton::goroutine_local!(static KEPT: Cell<u64> = Cell::new(0));
+    ///
+    /// baton::Runtime::builder()
+    ///     .on_resume(|turn| _ = turn.local(&KEPT, |kept| SPAN.set(kept.get())))
+    ///     .on_park(|turn| {
+    ///         let span = SPAN.take();
+    ///         turn.local(&KEPT, |kept| kept.set(span));
+    ///     })
+    ///     .init()
+    ///     .unwrap();
+    /// # #[inline(never)] fn span() -> u64 { SPAN.get() }
+    /// # #[inline(never)] fn enter(id: u64) { SPAN.set(id) }
+    /// baton::run(|| {
+    ///     let spans = [1, 2, 3].map(|id| {
+    ///         baton::go!(move || {
+    ///             enter(id);
+    ///             baton::time::sleep(std::time::Duration::from_millis(1));
+    ///             assert_eq!(span(), id);
+    ///         })
+    ///     });
+    ///     spans.into_iter().for_each(|span| span.join().unwrap());
+    /// });
+    /// ```
+    pub fn on_resume(mut self, hook: impl Fn(&Turn<'_>) + Send + Sync + 'static) -> Self {
+        self.wishes.hooks.on_resume = Some(Arc::new(hook));
+        self
+    }
+
+    /// Calls `hook` each time that a goroutine has stopped to run on a thread: it waits, it has yielded, or it has
+    /// [ended](Turn::has_ended). The hook runs before anybody else can run the goroutine; for the rest see
+    /// [`on_resume`](Self::on_resume).
+    pub fn on_park(mut self, hook: impl Fn(&Turn<'_>) + Send + Sync + 'static) -> Self {
+        self.wishes.hooks.on_park = Some(Arc::new(hook));
         self
     }
 

@@ -8,7 +8,8 @@
 //!
 //! # Invariants
 //!
-//! 1. A `Locals` is touched by its goroutine or thread alone, and no borrow of its list is held while foreign code runs
+//! 1. A `Locals` is touched by its goroutine or thread alone (or, while its goroutine does not run, by the hooks that are told of
+//!    its turns, on the thread that holds it), and no borrow of its list is held while foreign code runs
 //!    (`init`, `clone`, `drop`, the closure of `with`).
 //! 2. A value is boxed and stays until its goroutine or thread ends; so a borrow of it lasts as long as a `with`.
 
@@ -109,20 +110,30 @@ impl<T: Send + 'static> LocalKey<T> {
     /// ```
     pub fn with<R>(&'static self, f: impl FnOnce(&T) -> R) -> R {
         // SAFETY: the value stays until the goroutine or thread that runs this ends (invariant 2).
-        f(unsafe { &*self.value() })
+        f(unsafe { &*self.value(None) })
     }
 
-    /// Where the value is; it is made if this is its first use.
-    fn value(&'static self) -> *const T {
+    /// Runs `f` with the value of the goroutine whose variables are at `place`.
+    ///
+    /// # Safety
+    ///
+    /// The goroutine does not run, and the caller holds it.
+    pub(crate) unsafe fn with_of<R>(&'static self, place: &Place, f: impl FnOnce(&T) -> R) -> R {
+        // SAFETY: as in `with`.
+        f(unsafe { &*self.value(Some(place)) })
+    }
+
+    /// Where the value is, at that place or among the caller's; it is made if this is its first use.
+    fn value(&'static self, place: Option<&Place>) -> *const T {
         let key = ptr::from_ref(self).addr();
-        if let Some(value) = Locals::with(|locals| locals.find::<T>(key)) {
+        if let Some(value) = Locals::with(place, |locals| locals.find::<T>(key)) {
             return value;
         }
         let value = (self.init)();
         if self.copy.is_some() {
             INHERITED.store(true, Relaxed);
         }
-        Locals::with(|locals| {
+        Locals::with(place, |locals| {
             // `init` may have used the variable itself; then the first value stays.
             if locals.find::<T>(key).is_none() {
                 let copy = self.copy;
@@ -218,8 +229,8 @@ impl Drop for OfThread {
 }
 
 impl Locals {
-    /// Runs `f`, which runs no foreign code (invariant 1), with the caller's variables.
-    fn with<R>(f: impl FnOnce(&mut Self) -> R) -> R {
+    /// Runs `f`, which runs no foreign code (invariant 1), with the variables at this place, or else the caller's.
+    fn with<R>(place: Option<&Place>, f: impl FnOnce(&mut Self) -> R) -> R {
         let with = |place: &Place| {
             if place.get().is_null() {
                 place.set(Box::into_raw(Box::default()));
@@ -227,10 +238,11 @@ impl Locals {
             // SAFETY: this goroutine's or thread's own, boxed, and nobody else borrows it (invariant 1).
             f(unsafe { &mut *place.get() })
         };
-        match m::current_goroutine() {
+        match (place, m::current_goroutine()) {
+            (Some(place), _) => with(place),
             // SAFETY: the running goroutine's body.
-            Some((m, _)) => with(&unsafe { &*m.body.get() }.locals),
-            None => of_thread(with),
+            (None, Some((m, _))) => with(&unsafe { &*m.body.get() }.locals),
+            (None, None) => of_thread(with),
         }
     }
 
@@ -268,7 +280,7 @@ pub(crate) fn inherit(baggage: Option<Box<Baggage>>) -> Option<Box<Baggage>> {
 #[cold]
 fn inherit_some(baggage: Option<Box<Baggage>>) -> Option<Box<Baggage>> {
     // Boxed slots stay (invariant 2), and the list is not borrowed while they are copied.
-    let slots: Vec<(usize, *const dyn Slot)> = Locals::with(|locals| {
+    let slots: Vec<(usize, *const dyn Slot)> = Locals::with(None, |locals| {
         locals
             .slots
             .iter()

@@ -85,6 +85,8 @@ pub(crate) struct M {
     pub(crate) counters: Counters,
     /// Its part in a trace.
     pub(crate) lane: Lane,
+    /// Somebody is to be told when the goroutine that runs here stops; this thread's.
+    pub(crate) is_watched: Cell<bool>,
     /// How dumps look at the goroutine that runs here.
     pub(crate) probe: Probe,
 }
@@ -134,6 +136,7 @@ impl M {
             world: Cell::new(std::ptr::null()),
             counters: Counters::default(),
             lane: Lane::new(),
+            is_watched: Cell::new(false),
             probe: Probe::new(),
         }
     }

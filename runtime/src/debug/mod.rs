@@ -5,11 +5,13 @@ mod dump;
 pub(crate) mod probe;
 pub(crate) mod quit;
 pub(crate) mod trace;
+pub(crate) mod turns;
 pub(crate) mod unwind;
 
 pub use backtrace::Backtrace;
 pub use dump::{dump, dump_to};
 pub use trace::{TraceSummary, trace_start, trace_stop};
+pub use turns::Turn;
 
 pub use baton_alloc::{CacheCounts, Snapshot, snapshot};
 

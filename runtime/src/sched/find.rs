@@ -18,7 +18,7 @@ use super::{
     steal::{shed, steal},
 };
 use crate::{
-    debug::trace,
+    debug::turns,
     g::{Body, G, Kind},
     m::{self, M},
     p::{Own, P},
@@ -538,14 +538,14 @@ fn execute(m: &'static M, job: Job) -> Left {
     loop {
         this.desc().set_running();
         m.set_current(g.as_ptr(), body.as_ptr());
-        if trace::is_on() {
+        if turns::are_watched() {
             // SAFETY: ours.
-            unsafe { trace::began(m, this, g) };
+            unsafe { turns::begins(m, this, g) };
         }
         // SAFETY: on g0, and the goroutine is ours.
         let ended = unsafe { Body::resume(body) };
-        if m.lane.is_open() {
-            trace::stopped(m, this, ended, m.commit.get().is_none());
+        if m.is_watched.get() {
+            turns::stops(m, this, ended, m.commit.get().is_none());
         }
         m.set_current(ptr::null_mut(), ptr::null_mut());
         if ended {

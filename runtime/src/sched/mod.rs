@@ -59,7 +59,7 @@ pub use stall::{StallCause, StallReport};
 
 use crate::{
     config::{Config, ConfigError, Wishes},
-    debug::trace,
+    debug::{trace, turns},
     fatal,
     m::{self, M},
     p::P,
@@ -166,6 +166,9 @@ impl Sched {
             next_id: AtomicU64::new(1),
             spawned_outside: AtomicU64::new(0),
         };
+        if sched.config.hooks.any() {
+            turns::watch(turns::BY_HOOKS);
+        }
         if let Err(why) = trace::start_from_env() {
             fatal::setting(&why);
         }

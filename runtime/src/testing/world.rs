@@ -16,6 +16,7 @@
 //! 3. A world with goroutines left is never freed, since those may still be woken.
 
 use crate::{
+    debug::turns,
     fatal,
     future::driver::Driver,
     g::{Body, G, Kind},
@@ -198,11 +199,20 @@ impl World {
         let (id, body) = unsafe { (g.as_ref().id(), g.as_ref().body.get()) };
         let body = NonNull::new(body).unwrap_or_else(|| self.bind(g));
         // SAFETY: bound, and ours.
-        unsafe { body.as_ref() }.last_m.set(&raw const self.m);
+        let this = unsafe { body.as_ref() };
+        this.last_m.set(&raw const self.m);
+        self.m.show(id, None);
         loop {
             self.m.set_current(g.as_ptr(), body.as_ptr());
+            if self.m.sched.config.hooks.any() {
+                // SAFETY: ours.
+                unsafe { turns::begins(&self.m, this, g) };
+            }
             // SAFETY: on g0, and the goroutine is ours.
             let ended = unsafe { Body::resume(body) };
+            if self.m.is_watched.get() {
+                turns::stops(&self.m, this, ended, self.m.commit.get().is_none());
+            }
             self.m.set_current(ptr::null_mut(), ptr::null_mut());
             if ended {
                 // SAFETY: it has ended.

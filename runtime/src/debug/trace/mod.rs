@@ -14,7 +14,7 @@
 //! | `stack grew` | at the end of the slice in which it did |
 //! | `records lost` | how many, since the last time: the writer did not get the CPU in time |
 //!
-//! While no trace is on, this costs one test of a byte each time a goroutine begins and stops.
+//! While no trace is on, this costs one test of a byte each time a goroutine begins and stops ([`turns`]).
 //!
 //! [Perfetto]: https://ui.perfetto.dev
 
@@ -26,22 +26,17 @@ mod writer;
 pub(crate) use lane::{Lane, began, bound, shed, stole, stopped, taken, unbound};
 pub use writer::TraceSummary;
 
+use super::turns;
 use std::{
     env, fs, io,
     path::Path,
     process,
     sync::{
         Once,
-        atomic::{
-            AtomicBool, AtomicU16, AtomicU64,
-            Ordering::{Relaxed, SeqCst},
-        },
+        atomic::{AtomicU16, AtomicU64},
     },
 };
 use writer::{WRITER, Writer};
-
-/// A trace is on.
-static ON: AtomicBool = AtomicBool::new(false);
 
 /// When the present trace began, or the last one: what began before has no part in it.
 static START: AtomicU64 = AtomicU64::new(0);
@@ -52,7 +47,7 @@ static NUMBER: AtomicU16 = AtomicU16::new(0);
 /// Whether a trace is on.
 #[inline(always)]
 pub(crate) fn is_on() -> bool {
-    ON.load(Relaxed)
+    turns::are_watched_by(turns::BY_TRACE)
 }
 
 /// Begins a trace of the scheduler, in a new file: which goroutine ran when, on which processor, and why it stopped. Open it
@@ -94,7 +89,7 @@ pub fn trace_start(path: impl AsRef<Path>) -> io::Result<()> {
         // SAFETY: the handler may run whenever `exit` is called. Should there be no room for it, the trace lacks its end.
         unsafe { libc::atexit(at_exit) };
     });
-    ON.store(true, SeqCst);
+    turns::watch(turns::BY_TRACE);
     Ok(())
 }
 
@@ -104,7 +99,7 @@ pub fn trace_start(path: impl AsRef<Path>) -> io::Result<()> {
 ///
 /// There is no trace ([`io::ErrorKind::NotFound`]), or the file cannot be written.
 pub fn trace_stop() -> io::Result<TraceSummary> {
-    ON.store(false, SeqCst);
+    turns::unwatch(turns::BY_TRACE);
     let writer = WRITER.lock().take();
     let none = || {
         io::Error::new(
