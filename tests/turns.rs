@@ -153,7 +153,7 @@ fn a_hook_that_panics_ends_the_process_in_words() {
     let name = "a_hook_that_panics_ends_the_process_in_words";
     let ran = child::run(name, &[], &[child::NO_CORE], || {
         Runtime::builder().on_park(|_| panic!("no")).init().unwrap();
-        baton::run(baton::yield_now);
+        baton::run(|| time::sleep(Duration::from_millis(1)));
     });
     ran.died(libc::SIGABRT, &["the hook on_resume or on_park has panicked"]);
 }
