@@ -4,8 +4,8 @@
 //! cargo run --release --example growth
 //! ```
 //!
-//! Goroutines recurse to depths from 2 KiB to 16 MiB, in both ways in which a stack can grow: by a guard that traps, each
-//! time doubling the stack, and by the kernel's demand paging alone. Beside them, the same recursion in a bare coroutine on
+//! Goroutines recurse to depths from 2 KiB to 16 MiB, in both ways in which a stack can grow: by a guard that traps where
+//! they go deeper than most, and by the kernel's demand paging alone. Beside them, the same recursion in a bare coroutine on
 //! corosensei's `DefaultStack` of the same size, a mapping with a guard page. Every depth and mode has a process of its own,
 //! so that none finds what another has left in the pools.
 //!

@@ -203,9 +203,9 @@ fn growing() -> u64 {
         }
     }
     let before = baton::metrics().stack_doublings;
-    // 1,500 frames of a little more than half a kilobyte: most of a megabyte.
-    const FRAMES: usize = 1_500;
-    let counted = go!(name = "diver", max_stack = 1 << 20; down(FRAMES)).join().unwrap();
+    // 24,000 frames of a little more than half a kilobyte: most of 16 MiB.
+    const FRAMES: usize = 24_000;
+    let counted = go!(name = "diver", max_stack = 16 << 20; down(FRAMES)).join().unwrap();
     assert_eq!(counted, FRAMES);
     let doublings = baton::metrics().stack_doublings - before;
     println!(

@@ -205,7 +205,7 @@ fn destructors_work_during_unwinding() {
                     down(depth - 1) + frame[9] - frame[8]
                 }
             }
-            assert_eq!(down(400), 0);
+            assert_eq!(down(3_000), 0);
             // Waits: for a channel, a goroutine that panics, a clock.
             assert_eq!(self.0.recv(), Ok(5));
             assert_eq!(message(&go!(|| panic!("another")).join().unwrap_err()), "another");
@@ -223,7 +223,7 @@ fn destructors_work_during_unwinding() {
                 .map(|_| {
                     let (tx, rx) = chan::bounded(0);
                     let busy = Busy(rx, Arc::clone(&dropped));
-                    let panics = go!(move || {
+                    let panics = go!(max_stack = 8 << 20; move || {
                         let _busy = busy;
                         panic!("outer")
                     });

@@ -11,7 +11,7 @@ use std::{
 };
 
 /// Bytes that the recursion below uses at least.
-const DEPTH: usize = 1 << 20;
+const DEPTH: usize = 3 << 20;
 
 /// A frame of about half a kilobyte that knows its caller's.
 struct Frame {
@@ -82,9 +82,9 @@ fn dive(park: &dyn Fn(usize)) -> usize {
 }
 
 #[test]
-fn pointers_into_a_stack_stay_valid_through_a_megabyte() {
+fn pointers_into_a_stack_stay_valid_through_three_megabytes() {
     baton::run(|| {
-        let depth = go!(name = "diver", max_stack = 2 << 20; || dive(&|_| ()))
+        let depth = go!(name = "diver", max_stack = 8 << 20; || dive(&|_| ()))
             .join()
             .unwrap();
         assert!(depth > 100);
@@ -95,7 +95,7 @@ fn pointers_into_a_stack_stay_valid_through_a_megabyte() {
 fn they_stay_valid_while_others_grow_too_and_at_every_park() {
     baton::run(|| {
         let all: Vec<_> = (0..4 * baton::procs().min(4))
-            .map(|i| go!(name = "diver", max_stack = 3 << 19; move || dive(&|depth| if depth % (64 + i) < 2 { baton::yield_now() })))
+            .map(|i| go!(name = "diver", max_stack = 7 << 20; move || dive(&|depth| if depth % (64 + i) < 2 { baton::yield_now() })))
             .collect();
         all.into_iter().for_each(|diver| assert!(diver.join().unwrap() > 100));
     });
@@ -107,7 +107,7 @@ fn a_local_lent_to_another_goroutine_stays_where_it_is() {
     baton::run(|| {
         let (ask, asked) = chan::bounded::<usize>(0);
         let (answer, answered) = chan::bounded::<usize>(0);
-        let owner = go!(name = "owner", max_stack = 2 << 20; move || {
+        let owner = go!(name = "owner", max_stack = 8 << 20; move || {
             let local = AtomicUsize::new(1);
             let lent = ptr::from_ref(&local).addr();
             ask.send(lent).unwrap();
@@ -149,16 +149,16 @@ fn registers_hold_what_they_held() {
     baton::run(|| {
         let sums: Vec<_> = (0..8)
             .map(|_| {
-                go!(|| {
+                go!(max_stack = 8 << 20; || {
                     let cells: [AtomicUsize; 6] = Default::default();
                     let held = [&cells[0], &cells[1], &cells[2], &cells[3], &cells[4], &cells[5]];
-                    let depth = down(500, held);
+                    let depth = down(4_000, held);
                     assert!(cells.iter().all(|c| c.load(SeqCst) == depth));
                     depth
                 })
             })
             .collect();
-        assert!(sums.into_iter().all(|s| s.join().unwrap() == 501));
+        assert!(sums.into_iter().all(|s| s.join().unwrap() == 4_001));
     });
 }
 

@@ -82,7 +82,13 @@ fn try_spawn_says_that_there_is_no_stack() {
             let error = loop {
                 let rx = rx.clone();
                 let builder = baton::Builder::new().max_stack(64 << 20);
-                match builder.try_spawn(move || rx.recv().unwrap_err()) {
+                let wait = move || rx.recv().unwrap_err();
+                let tried = match handles.len() % 2 {
+                    0 => builder.try_spawn(wait),
+                    // SAFETY: the closure touches no thread-local and holds no guard.
+                    _ => unsafe { builder.try_spawn_migrating(wait) },
+                };
+                match tried {
                     Ok(handle) => handles.push(handle),
                     Err(error) => break error,
                 }

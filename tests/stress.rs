@@ -82,7 +82,9 @@ fn act(random: &mut Random, counts: &Arc<Counts>, bell: &chan::Sender<u64>, live
         7 => thread::sleep(Duration::from_micros(random.below(300))), // undeclared
         8 => baton::blocking(|| thread::sleep(Duration::from_micros(random.below(300)))),
         9 => {
-            let depth = random.below(600);
+            // Past the first extent, now and then.
+            let most = if random.below(64) == 0 { 3_000 } else { 600 };
+            let depth = random.below(most);
             assert_eq!(deep(depth), depth);
         }
         10 => {
@@ -115,7 +117,7 @@ fn a_random_mix_ends_with_exact_counts() {
         for seed in 1..=ACTORS {
             let (counts, bell, member) = (Arc::clone(&all), bell.clone(), group.clone());
             counts.spawned.fetch_add(1, Relaxed);
-            go!(name = "actor", max_stack = 1 << 20; move || {
+            go!(name = "actor", max_stack = 8 << 20; move || {
                 let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15));
                 let mut live = Vec::new();
                 for _ in 0..ACTS {

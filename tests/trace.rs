@@ -236,11 +236,11 @@ fn work() -> Vec<u64> {
         while start.elapsed() < Duration::from_millis(30) {}
     }));
     // A stack of a size that nobody had before: it cannot be deep already.
-    static SIZES: AtomicUsize = AtomicUsize::new(2);
+    static SIZES: AtomicUsize = AtomicUsize::new(8);
     let deep = baton::Builder::new().max_stack(SIZES.fetch_add(1, Relaxed) << 20);
     handles.push(
         deep.spawn(|| {
-            assert_eq!(descend(400), 400);
+            assert_eq!(descend(2_000), 2_000);
             baton::time::sleep(Duration::from_millis(1));
         })
         .unwrap(),

@@ -209,7 +209,49 @@ impl Builder {
     ///     Err(error) => eprintln!("{error}"), // a machine with little address space
     /// }
     /// ```
+    #[track_caller]
     pub fn try_spawn<F, T>(self, f: F) -> Result<JoinHandle<T>, SpawnError>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        // SAFETY: it is pinned.
+        unsafe { self.try_start(f, Kind::Pinned) }
+    }
+
+    /// [`spawn_migrating`](Self::spawn_migrating), with the stack now and not at the first run: see [`try_spawn`](Self::try_spawn).
+    ///
+    /// # Safety
+    ///
+    /// The contract of [`spawn_migrating`].
+    ///
+    /// # Errors
+    ///
+    /// As [`try_spawn`](Self::try_spawn).
+    ///
+    /// ```
+    /// let builder = baton::Builder::new().max_stack(64 << 10);
+    /// // SAFETY: the closure touches no thread-local and holds no guard.
+    /// match unsafe { builder.try_spawn_migrating(|| 1 + 2) } {
+    ///     Ok(handle) => assert_eq!(handle.join().unwrap(), 3),
+    ///     Err(error) => eprintln!("one less: {error}"),
+    /// }
+    /// ```
+    #[track_caller]
+    pub unsafe fn try_spawn_migrating<F, T>(self, f: F) -> Result<JoinHandle<T>, SpawnError>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        // SAFETY: as the caller promised.
+        unsafe { self.try_start(f, Kind::Migrating) }
+    }
+
+    /// # Safety
+    ///
+    /// As for [`start`](Self::start).
+    #[track_caller]
+    unsafe fn try_start<F, T>(self, f: F, kind: Kind) -> Result<JoinHandle<T>, SpawnError>
     where
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
@@ -223,10 +265,8 @@ impl Builder {
         let stack = spec.and_then(|spec| sched::scavenge::acquire(spec, self.site.map_or(Class::MIN, Site::class)));
         let stack = stack.map_err(SpawnError::Stack)?;
         let baggage = self.options.packed_with(stack);
-        // SAFETY: it is pinned; the closure is 'static.
-        Ok(JoinHandle(unsafe {
-            sched::spawn_at(f, baggage, Kind::Pinned, self.site)
-        }))
+        // SAFETY: as the caller promised; the closure is 'static.
+        Ok(JoinHandle(unsafe { sched::spawn_at(f, baggage, kind, self.site) }))
     }
 
     /// Starts a goroutine that stays on its thread: see [`spawn`].

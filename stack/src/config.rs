@@ -13,8 +13,8 @@ use core::num::NonZeroU32;
 /// How a stack gets pages beyond its first extent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum StackGrowth {
-    /// A guard below the extent traps, and the fault handler doubles the extent, twice as a rule. The depth of each stack is
-    /// known to a factor of four while it runs.
+    /// A guard 1.25 MiB down traps, and the fault handler doubles the extent, twice as a rule; what it opens may be memory in huge
+    /// pages. Stacks of 1.25 MiB and less have no guard but the one at the bottom.
     Trap,
     /// The kernel brings every page at its first touch; the only guard is at the bottom. For programs that hand fresh
     /// stack buffers to inline system calls, and for kernels without guard markers.

@@ -70,7 +70,7 @@ pub use copystack::HEADROOM;
 pub use error::StackError;
 pub use fault::{AltStack, Describe, Leave, OnOverflow, install, set_describe, set_on_overflow};
 pub use pool::{acquire, acquire_class, release, release_batch, stats};
-pub use reservation::{DEFAULT_RESERVATION, Desc, MAX_RESERVATION, MIN_RESERVATION, Stack};
+pub use reservation::{DEFAULT_RESERVATION, Desc, FIRST_EXTENT, MAX_RESERVATION, MIN_RESERVATION, Stack};
 pub use shrink::each;
 pub use stackcache::{Batch, StackCache};
 pub use stats::StackStats;

@@ -19,7 +19,7 @@
 
 use crate::{
     CLASSES, Class, Spec, StackError, StackStats, backing,
-    reservation::{self, Desc, LITTER, Stack, stride},
+    reservation::{self, Desc, LITTER, Stack, UNASKED, stride},
     shrink,
     stackcache::Batch,
     stacklarge::{self, StackLarge},
@@ -33,7 +33,10 @@ use baton_alloc::{
 use core::{
     cell::UnsafeCell,
     ptr,
-    sync::atomic::{AtomicPtr, Ordering},
+    sync::atomic::{
+        AtomicPtr, AtomicU8,
+        Ordering::{self, Relaxed},
+    },
 };
 
 /// How much address space a slab takes if stacks are small enough for several: what one arena of the page heap holds.
@@ -45,6 +48,8 @@ pub(crate) struct Pool {
     spec: Spec,
     lock: Lock,
     inner: UnsafeCell<Inner>,
+    /// So many more stacks of unknown depth are measured one by one, since one was found deep. Two may count at a time: it is a guess.
+    suspected: AtomicU8,
     /// The next pool of the process. Written before the pool is published.
     next: Option<&'static Pool>,
 }
@@ -112,6 +117,7 @@ impl Pool {
                     carved: 0,
                     reserved: 0,
                 }),
+                suspected: AtomicU8::new(0),
                 next: first(),
             })?;
             POOLS.store(ptr::from_ref(pool).cast_mut(), Ordering::Release);
@@ -290,20 +296,26 @@ pub fn release_batch(batch: &mut Batch) {
     }
 }
 
-/// How many times a stack of unknown depth is released for each time that the kernel is asked: that costs a microsecond.
+/// How many times a stack of unknown depth is released for each time that the kernel is asked: that costs a microsecond. And how
+/// many are measured one after the other when one was deep: deep goroutines come in crowds, and a microsecond is nothing to them.
 const MEASURED_ONE_IN: u8 = 16;
 
 /// What a stack needs before it goes to a pool, without the lock: its class, and to be small if too much is warm.
 fn settle(stack: &Stack) {
     let desc = stack.desc();
-    if desc.depth_is_unknown()
-        && desc
-            .releases
-            .fetch_add(1, Ordering::Relaxed)
-            .is_multiple_of(MEASURED_ONE_IN)
-    {
-        // SAFETY: the caller holds the stack.
-        unsafe { desc.measure() };
+    if desc.depth_is_unknown() {
+        let suspected = desc.pool.suspected.load(Relaxed);
+        let due = desc.releases.fetch_add(1, Relaxed).is_multiple_of(MEASURED_ONE_IN);
+        if suspected > 0 || due {
+            // SAFETY: the caller holds the stack.
+            let deep = unsafe { desc.measure() } > UNASKED;
+            let left = if deep {
+                MEASURED_ONE_IN
+            } else {
+                suspected.saturating_sub(1)
+            };
+            desc.pool.suspected.store(left, Relaxed);
+        }
     }
     while stacklarge::is_too_much(stack) {
         let Some(victim) = pools().find_map(|pool| pool.with(|inner| inner.large.pop_victim())) else {

@@ -9,10 +9,10 @@
 //!                 │◀──────────── reservation, or a little more ───────────────▶│
 //! ```
 //!
-//! A stack that traps begins with an extent of 256 KiB and a guard window of 64 KiB below it; `copystack` moves both down. A
-//! demand-paged stack has `limit == floor` from the start. The window is as short as that because every page of it costs
-//! a page-table entry, at birth and at each growth (a stack of 1 MiB: 7.6 µs if all of it is guarded, 2.2 µs this way, 1.5
-//! if many are guarded at once), and a frame that jumps over it unprobed lands in ordinary memory of the same reservation.
+//! A stack that traps begins with an extent of 1.25 MiB, or of all that it has if that is less, and a guard window of 64 KiB
+//! below it; `copystack` moves both down. A demand-paged stack has `limit == floor` from the start. The window is as short as
+//! that because every page of it costs a page-table entry, at birth and at each growth, and a frame that jumps over it
+//! unprobed lands in ordinary memory of the same reservation.
 //!
 //! # Where stacks lie
 //!
@@ -59,10 +59,12 @@ pub const MAX_RESERVATION: usize = 1 << 30;
 /// The reservation of a goroutine if nobody says otherwise.
 pub const DEFAULT_RESERVATION: usize = 1 << 20;
 
-/// The extent that a stack begins with. Most goroutines never go deeper, so a trap is what few of them meet.
-pub(crate) const FIRST_EXTENT: usize = 256 << 10;
+/// The extent that a stack begins with. Hardly a goroutine goes deeper, and none of usual size can, so a trap is what few of
+/// them meet. It and its doubles are a quarter more than a power of two, so that what is one itself, as buffers are, does
+/// not end just past a guard.
+pub const FIRST_EXTENT: usize = 5 << 18;
 /// What nobody asks the kernel for: it is less than the question is worth.
-const UNASKED: usize = 64 << 10;
+pub(crate) const UNASKED: usize = 64 << 10;
 /// The length of the guard window below the extent, where the reservation goes on as far as that.
 pub(crate) const WINDOW: usize = 64 << 10;
 /// New stacks that are guarded by one system call.
@@ -82,7 +84,7 @@ pub(crate) const fn stride(spec: Spec) -> usize {
     (pages | 1) * PAGE
 }
 
-/// The descriptor of a stack.
+/// The descriptor of a stack: two cache lines. Where the reservation lies follows from `floor` and `spec`.
 #[repr(C, align(64))]
 pub struct Desc {
     // The first cache line: what a switch needs, a start and an end.
@@ -103,12 +105,12 @@ pub struct Desc {
     class: AtomicU8,
     /// How often the stack was released while its depth was unknown, modulo 256.
     pub(crate) releases: AtomicU8,
+    /// The class of the extent that was offered for huge pages: see `copystack`.
+    pub(crate) offered: AtomicU8,
     // What only growth and the pools need.
     floor: usize,
     /// The next one on a list of a pool. Written by the list.
     pub(crate) next: AtomicPtr<Desc>,
-    lo: usize,
-    hi: usize,
     window: AtomicUsize,
     pub(crate) pool: &'static Pool,
     pub(crate) doublings: AtomicU32,
@@ -121,6 +123,8 @@ pub struct Desc {
     /// never freed, together with a value of it can tell later whether that value still holds. Starts at 0.
     pub ticket: AtomicU64,
 }
+
+const _: () = assert!(size_of::<Desc>() == 2 * CACHE_LINE, "each stack has one");
 
 impl Desc {
     /// The reservation at `lo`, the `number`th of its kind. Nothing is guarded yet.
@@ -140,8 +144,7 @@ impl Desc {
             spec,
             class: AtomicU8::new(Class::MIN.index() as u8),
             releases: AtomicU8::new(number as u8),
-            lo,
-            hi,
+            offered: AtomicU8::new(0),
             window: AtomicUsize::new(floor),
             pool,
             doublings: AtomicU32::new(0),
@@ -183,11 +186,23 @@ impl Desc {
         self.floor
     }
 
+    /// Where the reservation ends, colour included.
+    #[inline]
+    fn hi(&self) -> usize {
+        self.floor + self.spec.reservation() + COLOUR_ROOM
+    }
+
+    /// Where the reservation begins, with the bottom guard.
+    #[inline]
+    fn lo(&self) -> usize {
+        self.hi() - stride(self.spec)
+    }
+
     /// The whole reservation, guards and colour included.
     #[inline]
     #[must_use]
     pub fn range(&self) -> Range<usize> {
-        self.lo..self.hi
+        self.lo()..self.hi()
     }
 
     /// What is resident and charged, as far as it is known.
@@ -263,7 +278,7 @@ impl Desc {
 
     /// The lowest address of an extent of `bytes`.
     pub(crate) fn limit_of(&self, bytes: usize) -> usize {
-        self.hi - COLOUR_ROOM - bytes.min(self.spec.reservation())
+        self.hi() - COLOUR_ROOM - bytes.min(self.spec.reservation())
     }
 
     /// Where the guard window below an extent of `bytes` ends.
@@ -273,12 +288,12 @@ impl Desc {
 
     /// The present extent's nominal size.
     pub(crate) fn extent(&self) -> usize {
-        self.hi - COLOUR_ROOM - self.limit()
+        self.hi() - COLOUR_ROOM - self.limit()
     }
 
     /// The address that the highest `bytes` of the reservation, colour included, end at.
     pub(crate) fn below_first(&self, bytes: usize) -> usize {
-        self.hi - bytes
+        self.hi() - bytes
     }
 
     /// Whether the stack may hold much more than its class says: more of it is open, and between two parking points nobody
@@ -291,7 +306,7 @@ impl Desc {
     /// Whether `address` lies in this reservation.
     #[inline]
     pub(crate) fn contains(&self, address: usize) -> bool {
-        (self.lo..self.hi).contains(&address)
+        (self.lo()..self.hi()).contains(&address)
     }
 
     /// Where the extent and the guard window of a new stack end.
@@ -305,8 +320,8 @@ impl Desc {
     /// What is guarded of a new stack: the bottom, and the window if there is one. One range if they meet.
     fn first_guards(&self) -> [Range<usize>; 2] {
         match self.first_extent() {
-            (limit, window) if window == self.floor => [self.lo..limit, limit..limit],
-            (limit, window) => [self.lo..self.floor, window..limit],
+            (limit, window) if window == self.floor => [self.lo()..limit, limit..limit],
+            (limit, window) => [self.lo()..self.floor, window..limit],
         }
     }
 
@@ -336,7 +351,7 @@ impl Desc {
             }
         }
         // SAFETY: inside this reservation, which nobody uses yet.
-        match unsafe { pages::protect(self.lo..self.floor) } {
+        match unsafe { pages::protect(self.lo()..self.floor) } {
             Ok(()) => {
                 self.set_extent(self.floor, self.floor);
                 Ok(())
@@ -370,7 +385,7 @@ pub(crate) unsafe fn put_up_all_guards<'a>(stacks: impl Iterator<Item = &'a Stac
 impl fmt::Debug for Desc {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Desc")
-            .field("range", &(self.lo..self.hi))
+            .field("range", &(self.lo()..self.hi()))
             .field("base", &self.base)
             .field("limit", &self.limit())
             .field("class", &self.class())
@@ -417,7 +432,7 @@ unsafe impl corosensei::stack::Stack for Stack {
     #[inline]
     fn limit(&self) -> NonZeroUsize {
         // SAFETY: no reservation lies at address 0.
-        unsafe { NonZeroUsize::new_unchecked(self.0.lo) }
+        unsafe { NonZeroUsize::new_unchecked(self.0.lo()) }
     }
 }
 
@@ -426,7 +441,7 @@ pub(crate) fn empty(stack: &Stack) {
     trim(stack);
     let desc = stack.desc();
     // SAFETY: nothing runs on the stack, since the caller holds its `Stack`; so nobody needs what is in it.
-    unsafe { pages::give_back(desc.limit()..desc.hi) };
+    unsafe { pages::give_back(desc.limit()..desc.hi()) };
     desc.set_class(Class::MIN);
 }
 

@@ -146,7 +146,10 @@ impl Desc {
         // SAFETY: open, and below what is in use.
         unsafe { pages::give_back(limit..kept) };
         let depth = self.base() - kept;
-        let extent = (depth + HEADROOM).next_power_of_two().max(FIRST_EXTENT);
+        let mut extent = FIRST_EXTENT;
+        while extent < depth + HEADROOM {
+            extent *= 2;
+        }
         let lowest = self.limit_of(extent);
         if self.spec().growth() == StackGrowth::Trap && limit < lowest {
             let window = self.window_of(extent);

@@ -168,7 +168,7 @@ fn write_to(address: usize) {
 fn neighbour() {
     handle(libc::SIGSEGV, exit_42 as *const () as usize, libc::SA_ONSTACK);
     let _alt = prepare();
-    let neighbour = stack(MIB);
+    let neighbour = stack(4 * MIB);
     let desc = neighbour.desc();
     // A guard that the neighbour's own stack pointer would have opened, or that is its bottom.
     let bad = if desc.limit() > desc.floor() {
@@ -176,7 +176,7 @@ fn neighbour() {
     } else {
         desc.floor() - 64
     };
-    run(stack(MIB), move |_| write_to(bad));
+    run(stack(4 * MIB), move |_| write_to(bad));
 }
 
 #[test]
@@ -251,12 +251,12 @@ fn with_repair(flags: c_int) -> impl Fn() + Copy {
 fn repaired() {
     let write = with_repair(0);
     let _alt = prepare();
-    let stack = run(stack(MIB), move |desc| {
+    let stack = run(stack(4 * MIB), move |desc| {
         for i in 1..=5 {
             write();
             assert_eq!(REPAIRS.load(Ordering::Relaxed), i);
         }
-        descend(desc.base(), 500 * KIB, &mut || {});
+        descend(desc.base(), 1500 * KIB, &mut || {});
         assert_eq!(REPAIRS.load(Ordering::Relaxed), 5, "growth is not passed on");
         write();
         assert_eq!(REPAIRS.load(Ordering::Relaxed), 6);
@@ -272,8 +272,8 @@ fn a_handler_that_repairs_is_left_to_do_so() {
 fn repaired_once() {
     let write = with_repair(libc::SA_RESETHAND);
     let _alt = prepare();
-    run(stack(MIB), move |desc| {
-        descend(desc.base(), 500 * KIB, &mut || {});
+    run(stack(4 * MIB), move |desc| {
+        descend(desc.base(), 1500 * KIB, &mut || {});
         write();
         println!("repaired {}", REPAIRS.load(Ordering::Relaxed));
         write();
@@ -342,7 +342,7 @@ fn lost_frame() {
     }
     handle(libc::SIGUSR1, on_usr1 as *const () as usize, 0);
     let _alt = prepare();
-    let stack = run(stack(MIB), |desc| {
+    let stack = run(stack(4 * MIB), |desc| {
         let limit = desc.limit();
         signal_close_to(limit);
         assert_eq!(USR1.load(Ordering::Relaxed), 0, "the kernel had no room for the frame");
@@ -456,11 +456,11 @@ fn no_mappings_are_an_error_with_a_cure() {
 
 fn forked() {
     let _alt = prepare();
-    let stack = run(stack(MIB), |desc| {
+    let stack = run(stack(4 * MIB), |desc| {
         // SAFETY: the child only runs on this stack and ends.
         let pid = unsafe { libc::fork() };
         if pid == 0 {
-            descend(desc.base(), 500 * KIB, &mut || {});
+            descend(desc.base(), 1500 * KIB, &mut || {});
             // SAFETY: ends the child.
             unsafe {
                 libc::_exit(if desc.floor() == desc.limit() || desc.traps() == 1 {

@@ -2,7 +2,7 @@
 
 mod common;
 
-use baton_stack::{Class, GuardKind, Spec, Stack, StackGrowth, acquire, guard_kind, release};
+use baton_stack::{Class, FIRST_EXTENT, GuardKind, Spec, Stack, StackGrowth, acquire, guard_kind, release};
 use common::{G, descend, prepare, run, sp};
 use std::{
     hint::black_box,
@@ -47,16 +47,23 @@ fn grow(reservation: usize, depth: usize, growth: StackGrowth, traps: u32, doubl
 }
 
 #[test]
-fn to_one_mebibyte() {
-    // 256 → 512 → 1024 KiB
-    grow(MIB + 4 * KIB, 1000 * KIB, StackGrowth::Trap, 1, 2);
-    grow(MIB, 1000 * KIB, StackGrowth::Trap, 1, 2);
+fn to_one_mebibyte_without_a_trap() {
+    grow(MIB, 1000 * KIB, StackGrowth::Trap, 0, 0);
+    grow(16 * MIB, 1000 * KIB, StackGrowth::Trap, 0, 0);
     grow(MIB, 1000 * KIB, StackGrowth::DemandPaged, 0, 0);
 }
 
 #[test]
+fn to_four_mebibytes() {
+    // 1.25 → 2.5 → 5 MiB
+    grow(5 * MIB + 4 * KIB, 4 * MIB, StackGrowth::Trap, 1, 2);
+    grow(5 * MIB, 4 * MIB, StackGrowth::Trap, 1, 2);
+    grow(5 * MIB, 4 * MIB, StackGrowth::DemandPaged, 0, 0);
+}
+
+#[test]
 fn to_sixty_four_mebibytes() {
-    grow(64 * MIB, 63 * MIB, StackGrowth::Trap, 4, 8);
+    grow(64 * MIB, 63 * MIB, StackGrowth::Trap, 3, 6);
     grow(64 * MIB, 63 * MIB, StackGrowth::DemandPaged, 0, 0);
 }
 
@@ -65,28 +72,29 @@ fn the_whole_reservation_can_be_used() {
     // 4 KiB are left for what runs below the last frame.
     grow(64 * KIB, 60 * KIB, StackGrowth::Trap, 0, 0);
     grow(256 * KIB, 252 * KIB, StackGrowth::Trap, 0, 0);
-    grow(MIB + 36 * KIB, MIB + 32 * KIB, StackGrowth::Trap, 2, 3);
+    grow(2 * MIB + 36 * KIB, 2 * MIB + 32 * KIB, StackGrowth::Trap, 1, 1);
+    grow(5 * MIB + 36 * KIB, 5 * MIB + 32 * KIB, StackGrowth::Trap, 2, 3);
 }
 
 #[test]
 fn a_large_array_in_one_frame() {
     #[inline(never)]
     fn large(desc: &baton_stack::Desc) {
-        let mut array = [0_u8; 300 * KIB];
+        let mut array = [0_u8; 1500 * KIB];
         let array = black_box(&mut array);
         array[0] = 1;
-        array[300 * KIB - 1] = 2;
-        assert!((array.as_ptr() as usize) < desc.base() - 300 * KIB);
+        array[1500 * KIB - 1] = 2;
+        assert!((array.as_ptr() as usize) < desc.base() - 1500 * KIB);
         assert_eq!(array.iter().map(|b| usize::from(*b)).sum::<usize>(), 3);
     }
     let _alt = prepare();
-    let stack = stack(MIB + 8 * KIB, StackGrowth::Trap);
+    let stack = stack(6 * MIB + 8 * KIB, StackGrowth::Trap);
     let desc = stack.desc();
     let stack = run(stack, large);
     if traps_work() {
         assert!(
             desc.doublings() == 2,
-            "256 KiB → 1 MiB, however many traps that took: {}",
+            "1.25 MiB → 5 MiB, however many traps that took: {}",
             desc.doublings()
         );
     }
@@ -99,11 +107,11 @@ fn growth_inside_a_drop_while_unwinding() {
     impl Drop for Deep {
         fn drop(&mut self) {
             assert!(std::thread::panicking());
-            descend(self.0, 700 * KIB, &mut || {});
+            descend(self.0, 1500 * KIB, &mut || {});
         }
     }
     let _alt = prepare();
-    let stack = stack(MIB + 12 * KIB, StackGrowth::Trap);
+    let stack = stack(6 * MIB + 12 * KIB, StackGrowth::Trap);
     let desc = stack.desc();
     let stack = run(stack, |desc| {
         let caught = catch_unwind(AssertUnwindSafe(|| {
@@ -121,10 +129,10 @@ fn growth_inside_a_drop_while_unwinding() {
 #[test]
 fn errno_survives_a_trap_whose_populate_fails() {
     let _alt = prepare();
-    let stack = stack(MIB + 16 * KIB, StackGrowth::Trap);
+    let stack = stack(6 * MIB + 16 * KIB, StackGrowth::Trap);
     let desc = stack.desc();
-    // A page that cannot be written makes the populate of the trap (16 KiB) fail. Nobody goes there.
-    let page = std::ptr::with_exposed_provenance_mut((desc.base() - 270 * KIB) & !4095);
+    // A page that cannot be written makes the populate of the trap (64 KiB) fail. Nobody goes there.
+    let page = std::ptr::with_exposed_provenance_mut((desc.base() - FIRST_EXTENT - 14 * KIB) & !4095);
     let protect = |prot| {
         // SAFETY: a page of this stack that nobody uses.
         assert_eq!(unsafe { libc::mprotect(page, 4 * KIB, prot) }, 0);
@@ -133,7 +141,7 @@ fn errno_survives_a_trap_whose_populate_fails() {
     let stack = run(stack, |desc| {
         // SAFETY: errno is this thread's own.
         unsafe { *libc::__errno_location() = 4711 };
-        descend(desc.base(), 262 * KIB, &mut || {});
+        descend(desc.base(), FIRST_EXTENT + 6 * KIB, &mut || {});
         // SAFETY: errno is this thread's own.
         assert_eq!(unsafe { *libc::__errno_location() }, 4711);
     });
@@ -165,7 +173,7 @@ fn two_stacks_that_grow_in_turn() {
     }
     assert_eq!((a.resume(), b.resume()), (None, None));
     if traps_work() {
-        assert_eq!((a.desc.doublings(), b.desc.doublings()), (4, 4));
+        assert_eq!((a.desc.doublings(), b.desc.doublings()), (2, 2));
     }
     release(a.into_stack());
     release(b.into_stack());
@@ -195,7 +203,7 @@ fn a_stack_grows_on_whatever_thread_it_runs() {
         moved = thread.join().unwrap();
     }
     if traps_work() {
-        assert_eq!(moved.0.desc.doublings(), 4);
+        assert_eq!(moved.0.desc.doublings(), 2);
     }
     release(moved.0.into_stack());
 }
@@ -222,11 +230,13 @@ fn allocate_at_every_depth(top: usize, depth: usize) {
 fn the_allocator_may_be_what_traps() {
     let _alt = prepare();
     // Many stacks that start at other lines, so that the guard is met at many places of the allocator.
-    let mut stacks: Vec<_> = (0..64).map(|_| stack(MIB + 28 * KIB, StackGrowth::Trap)).collect();
+    let mut stacks: Vec<_> = (0..64).map(|_| stack(6 * MIB + 28 * KIB, StackGrowth::Trap)).collect();
     for _ in 0..stacks.len() {
         let stack = stacks.pop().unwrap();
         let desc = stack.desc();
-        release(run(stack, |desc| allocate_at_every_depth(desc.base(), 280 * KIB)));
+        release(run(stack, |desc| {
+            allocate_at_every_depth(desc.base(), FIRST_EXTENT + 24 * KIB)
+        }));
         if traps_work() {
             assert_eq!(desc.traps(), 1);
         }
@@ -263,17 +273,17 @@ fn unprobed(bytes: usize, near: usize, word: usize) -> usize {
 #[test]
 fn what_lies_below_the_window_already_is_kept() {
     let _alt = prepare();
-    let stack = stack(4 * MIB + 4 * KIB, StackGrowth::Trap);
+    let stack = stack(16 * MIB + 4 * KIB, StackGrowth::Trap);
     let desc = stack.desc();
     let stack = run(stack, |_| {
-        assert_eq!(unprobed(1120 * KIB, 280 * KIB, 0x5eed), 0x5eed);
-        assert_eq!(unprobed(1120 * KIB, 280 * KIB, 0xcafe), 0xcafe);
+        assert_eq!(unprobed(6 * MIB, FIRST_EXTENT + 24 * KIB, 0x5eed), 0x5eed);
+        assert_eq!(unprobed(6 * MIB, FIRST_EXTENT + 24 * KIB, 0xcafe), 0xcafe);
     });
     if traps_work() {
         assert_eq!(
             (desc.traps(), desc.doublings()),
             (1, 3),
-            "256 KiB to 2 MiB: past the whole frame"
+            "1.25 MiB to 10 MiB: past the whole frame"
         );
     }
     release(stack);
@@ -282,7 +292,7 @@ fn what_lies_below_the_window_already_is_kept() {
 #[test]
 fn parking_keeps_plain_memory_below() {
     let _alt = prepare();
-    let stack = stack(MIB + 20 * KIB, StackGrowth::Trap);
+    let stack = stack(6 * MIB + 20 * KIB, StackGrowth::Trap);
     let desc = stack.desc();
     let stack = run(stack, |desc| {
         // SAFETY: this is the stack, and that is in it.
@@ -294,7 +304,7 @@ fn parking_keeps_plain_memory_below() {
         assert_eq!(desc.limit(), limit, "there is room");
         assert_eq!(desc.class().bytes(), 64 * KIB);
         assert!((40 * KIB..44 * KIB).contains(&desc.high_water()));
-        descend(desc.base(), 250 * KIB, &mut || note());
+        descend(desc.base(), FIRST_EXTENT - 6 * KIB, &mut || note());
         if traps_work() {
             assert!(desc.limit() < limit, "there was too little room");
             assert_eq!((desc.doublings(), desc.traps()), (1, 0));

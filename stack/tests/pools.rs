@@ -138,6 +138,70 @@ fn depth_that_nobody_saw_is_charged_in_the_pools() {
     release(stack);
 }
 
+/// When one is found deep, those that come with it are measured too: a crowd of deep ones is not taken for small.
+#[test]
+fn deep_ones_come_in_crowds() {
+    let _alone = alone();
+    let _alt = prepare();
+    let spec = spec(MIB + 40 * KIB);
+    let stacks: Vec<_> = (0..64).map(|_| acquire(spec).unwrap()).collect();
+    let stacks = stacks
+        .into_iter()
+        .map(|stack| run(stack, |desc| descend(desc.base(), 300 * KIB, &mut || {})));
+    let stacks: Vec<_> = stacks.collect();
+    let descs: Vec<_> = stacks.iter().map(Stack::desc).collect();
+    stacks.into_iter().for_each(release);
+    let unseen = descs.iter().filter(|desc| desc.class() == Class::MIN).count();
+    assert!(unseen <= 16, "{unseen} of 64 count as small");
+    // They give it back when much is warm, and shallow ones are left alone after a while.
+    let stacks: Vec<_> = (0..64).map(|_| acquire(spec).unwrap()).collect();
+    stacks.into_iter().for_each(release);
+    assert!(stats().warm_bytes() >= 48 * 300 * KIB);
+    baton_alloc::Alloc::release_free();
+}
+
+/// The stacks that grew far are backed by huge pages, where the system has any; the others never are.
+#[test]
+fn what_a_trap_opens_may_be_huge() {
+    const PAGES: &str = "/sys/kernel/mm/transparent_hugepage/enabled";
+    let _alone = alone();
+    let _alt = prepare();
+    let huge = |desc: &'static Desc| {
+        let smaps = fs::read_to_string("/proc/self/smaps").unwrap();
+        let (mut ours, mut kib) = (false, 0);
+        for line in smaps.lines() {
+            let word = line.split_whitespace().next().unwrap();
+            if let Some((start, end)) = word.split_once('-') {
+                let address = |hex| usize::from_str_radix(hex, 16).unwrap();
+                ours = address(start) < desc.base() && address(end) > desc.floor();
+            } else if ours && word == "AnonHugePages:" {
+                kib += line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap();
+            }
+        }
+        kib
+    };
+    let shallow = use_depth(acquire(spec(24 * MIB)).unwrap(), MIB);
+    assert_eq!(huge(shallow.desc()), 0);
+    let deep = use_depth(acquire(spec(24 * MIB + 4 * KIB)).unwrap(), 20 * MIB);
+    let (range, found) = (deep.desc().range(), huge(deep.desc()));
+    println!("{found} KiB of {range:x?} are in huge pages");
+    let allowed = fs::read_to_string(PAGES).is_ok_and(|text| !text.contains("[never]"));
+    if traps_work() && allowed {
+        // Where memory is in pieces there may be few.
+        assert_eq!(found % 2048, 0);
+    } else {
+        assert_eq!(found, 0);
+    }
+    // What is given back is given back, huge or not, and the stack is good afterwards.
+    let desc = deep.desc();
+    release(deep);
+    baton_alloc::Alloc::release_free();
+    assert_eq!(huge(desc), 0);
+    let deep = use_depth(acquire(spec(24 * MIB + 4 * KIB)).unwrap(), 20 * MIB);
+    release(deep);
+    release(shallow);
+}
+
 #[test]
 fn stacks_lie_apart_and_start_in_many_colours() {
     let _alone = alone();

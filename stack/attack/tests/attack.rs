@@ -1,16 +1,18 @@
 //! Growth under attack: whatever a program may do where a stack's extent ends. Every test runs with guards that trap; the last
-//! ones run all of them again with stacks that are demand-paged, and with the guards of kernels without markers.
+//! ones run all of them again with stacks that are demand-paged, with the guards of kernels without markers, and on one
+//! processor.
 //!
 //! What ends a process, and pointers into a neighbour's stack, are in `stack/tests/crash.rs`; a populate that fails is in
 //! `stack/tests/growth.rs`.
 
 use baton::go;
 use baton_attack as c;
+use baton_stack::{FIRST_EXTENT, GuardKind};
 use std::{
     env,
     hint::black_box,
     mem::MaybeUninit,
-    process::Command,
+    process::{Command, Output},
     ptr,
     sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
 };
@@ -19,6 +21,12 @@ use std::{
 static ALLOC: baton::Alloc = baton::Alloc;
 
 const KIB: usize = 1 << 10;
+
+/// The stacks that grow here: the extent is a quarter of this after the first trap.
+const MAX_STACK: usize = 16 * FIRST_EXTENT;
+
+/// Where [`at_depth`] goes so that what comes next is about to trap.
+const CLOSE: usize = FIRST_EXTENT - 6 * KIB;
 
 /// Goes `depth` bytes down in frames of about half a kilobyte and runs `f` there.
 #[inline(never)]
@@ -46,7 +54,7 @@ fn on_new_stacks(n: usize, f: impl Fn(usize) + Send + Sync + Copy + 'static) {
         let all: Vec<_> = (0..n)
             .map(|i| {
                 let (rx, done) = (rx.clone(), done.clone());
-                go!(move || {
+                go!(max_stack = MAX_STACK; move || {
                     f(i);
                     drop(done);
                     let _ = rx.recv();
@@ -59,11 +67,41 @@ fn on_new_stacks(n: usize, f: impl Fn(usize) + Send + Sync + Copy + 'static) {
     });
 }
 
-/// Depths around the ends of the first extents, close together.
+/// Depths around the ends of extents, close together: of the first one, of the one that a trap makes next (in one of eight, for the
+/// sake of memory), and of the one that a parking call makes.
 fn boundaries(i: usize) -> impl Iterator<Item = usize> {
-    [256, 512]
+    let near = move |extent: usize| extent - 6 * KIB + i % 64 * 160;
+    let far = [2 * FIRST_EXTENT, 4 * FIRST_EXTENT]
         .into_iter()
-        .map(move |kib| kib * KIB - 6 * KIB + i % 64 * 160)
+        .filter(move |_| i.is_multiple_of(8));
+    [FIRST_EXTENT].into_iter().chain(far).map(near)
+}
+
+fn is_demand_paged() -> bool {
+    env::var("BATON_STACK_GROWTH").as_deref() == Ok("demand")
+}
+
+/// The tests look where extents end: stacks trap there, twice by a trap that comes after another.
+#[test]
+fn these_are_the_boundaries() {
+    let traps = |depth: usize| {
+        let before = baton::metrics().stack_traps;
+        at_depth(depth, &mut || ());
+        baton::metrics().stack_traps - before
+    };
+    let ran = child("these_are_the_boundaries", move || {
+        baton::run(move || {
+            let look = move || {
+                let first = boundaries(0).next().unwrap();
+                let last = boundaries(0).last().unwrap();
+                [first, first + 10 * KIB, last, last + 10 * KIB].map(traps)
+            };
+            let trapped = go!(max_stack = MAX_STACK; look()).join().unwrap();
+            let traps = u64::from(baton_stack::guard_kind() == GuardKind::Marker && !is_demand_paged());
+            assert_eq!(trapped, [0, traps, 0, traps]);
+        });
+    });
+    assert!(ran.status.success(), "{ran:?}");
 }
 
 #[test]
@@ -91,7 +129,7 @@ fn growth_inside_malloc_and_inside_sections() {
 fn growth_inside_a_signal_handler_on_the_stack() {
     static HANDLED: AtomicUsize = AtomicUsize::new(0);
     extern "C" fn deep(_: libc::c_int) {
-        HANDLED.fetch_add(at_depth(300 * KIB, &mut || 1), SeqCst);
+        HANDLED.fetch_add(at_depth(FIRST_EXTENT + 50 * KIB, &mut || 1), SeqCst);
     }
     // SAFETY: all-zero bytes are a valid sigaction; the handler does what a handler may. No SA_ONSTACK.
     unsafe {
@@ -112,12 +150,12 @@ fn growth_inside_a_destructor_while_unwinding() {
     impl Drop for Deep {
         fn drop(&mut self) {
             assert!(std::thread::panicking());
-            assert_eq!(at_depth(400 * KIB, &mut || 7), 7);
+            assert_eq!(at_depth(FIRST_EXTENT + 150 * KIB, &mut || 7), 7);
         }
     }
     baton::run(|| {
         for _ in 0..8 {
-            let handle = go!(|| {
+            let handle = go!(max_stack = MAX_STACK; || {
                 let _deep = Deep;
                 std::panic::resume_unwind(Box::new("on purpose"));
             });
@@ -131,8 +169,8 @@ fn two_goroutines_grow_in_turn() {
     baton::run(|| {
         let both: Vec<_> = (0..2)
             .map(|_| {
-                go!(|| {
-                    (1..60).for_each(|n| at_depth(n * 15 * KIB, &mut baton::yield_now));
+                go!(max_stack = MAX_STACK; || {
+                    (1..60).for_each(|n| at_depth(n * 90 * KIB, &mut baton::yield_now));
                 })
             })
             .collect();
@@ -148,8 +186,8 @@ fn huge_frames() {
         array[0] + array[300 * KIB - 1]
     }
     on_new_stacks(16, |i| {
-        assert_eq!(huge(3), 6);
-        assert_eq!(at_depth(i * 4 * KIB, &mut || huge(4)), 8);
+        assert_eq!(at_depth(CLOSE, &mut || huge(3)), 6);
+        assert_eq!(at_depth(CLOSE + i * 4 * KIB, &mut || huge(4)), 8);
     });
 }
 
@@ -157,7 +195,10 @@ fn huge_frames() {
 fn c_frames_without_probes() {
     on_new_stacks(16, |i| {
         for (kilobytes, depth) in [(20, 30), (100, 7), (300, 1)] {
-            assert_eq!(at_depth(i * 900, &mut || c::large_frames(kilobytes, depth)), depth + 1);
+            assert_eq!(
+                at_depth(CLOSE + i * 900, &mut || c::large_frames(kilobytes, depth)),
+                depth + 1
+            );
         }
     });
 }
@@ -165,17 +206,24 @@ fn c_frames_without_probes() {
 #[test]
 fn alloca_and_long_jumps() {
     on_new_stacks(16, |i| {
-        assert_eq!(at_depth(i * 700, &mut || c::alloca(200, 1_000)), 200);
-        assert_eq!(at_depth(i * 700, &mut || c::alloca(10, 70_000)), 10);
-        assert_eq!(at_depth(i * 700, &mut || c::longjmp(250)), 42);
-        assert_eq!(at_depth(300 * KIB, &mut || i), i, "the stack is good after the jump");
+        assert_eq!(
+            at_depth(CLOSE - 100 * KIB + i * 700, &mut || c::alloca(200, 1_000)),
+            200
+        );
+        assert_eq!(at_depth(CLOSE + i * 700, &mut || c::alloca(10, 70_000)), 10);
+        assert_eq!(at_depth(CLOSE + i * 700, &mut || c::longjmp(250)), 42);
+        assert_eq!(
+            at_depth(FIRST_EXTENT + 50 * KIB, &mut || i),
+            i,
+            "the stack is good after the jump"
+        );
     });
 }
 
 #[test]
 fn vector_registers_hold_over_a_trap() {
     on_new_stacks(16, |i| {
-        let held = c::vectors(250 * KIB + i * KIB);
+        let held = c::vectors(CLOSE + i * KIB);
         assert!(held != 0, "a register changed");
         if i == 0 {
             println!("registers of {held} bits held");
@@ -294,7 +342,7 @@ fn inline_system_calls() {
     });
     let faults = FAULTS.load(SeqCst);
     println!("{faults} inline system calls met a guard");
-    if env::var("BATON_STACK_GROWTH").as_deref() == Ok("demand") {
+    if is_demand_paged() {
         assert_eq!(faults, 0);
     }
 }
@@ -371,9 +419,25 @@ fn signals_to_the_process_while_stacks_grow() {
     }
 }
 
+/// Set in a process that runs all tests again, or one.
+const MARK: &str = "BATON_ATTACK_AGAIN";
+
+/// One test in a process of its own, which runs `body` instead.
+fn child(test: &str, body: impl FnOnce()) -> Output {
+    if env::var(MARK).as_deref() == Ok(test) {
+        body();
+        std::process::exit(0);
+    }
+    let mut command = Command::new(env::current_exe().unwrap());
+    command
+        .args([test, "--exact", "--nocapture"])
+        .env(MARK, test)
+        .output()
+        .unwrap()
+}
+
 /// All of the above again, in a process with this setting.
 fn again(variable: &str, value: &str) {
-    const MARK: &str = "BATON_ATTACK_AGAIN";
     if env::var_os(MARK).is_some() {
         return;
     }
@@ -394,4 +458,10 @@ fn all_of_it_demand_paged() {
 #[test]
 fn all_of_it_without_guard_markers() {
     again("BATON_GUARD", "mprotect");
+}
+
+/// So that all goroutines of a test take turns on one processor.
+#[test]
+fn all_of_it_on_one_processor() {
+    again("BATON_PROCS", "1");
 }

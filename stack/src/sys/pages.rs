@@ -155,6 +155,16 @@ pub(crate) unsafe fn populate(range: Range<usize>) {
     unsafe { libc::madvise(address(&range), range.len(), libc::MADV_POPULATE_WRITE) };
 }
 
+/// Lets the kernel back `range` with huge pages. It may refuse, where it knows none or has no more mappings; then there are none.
+///
+/// # Safety
+///
+/// The range lies in a reservation of the caller's.
+pub(crate) unsafe fn allow_huge(range: Range<usize>) {
+    // SAFETY: as the caller promised; the advice changes no contents.
+    unsafe { libc::madvise(address(&range), range.len(), libc::MADV_HUGEPAGE) };
+}
+
 /// Gives the physical pages of `range` back; what they held is lost, guards stay.
 ///
 /// # Safety

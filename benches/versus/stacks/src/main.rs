@@ -1,12 +1,13 @@
 //! What deep stacks cost, and what many of them cost: tables, and plots for the documentation.
 //!
 //! ```text
-//! cargo run --release --manifest-path benches/versus/stacks/Cargo.toml -- [growth] [many] [visit] [--rounds N] [--plots DIR]
+//! cargo run --release --manifest-path benches/versus/stacks/Cargo.toml -- [growth] [first] [many] [visit] [--rounds N] [--plots DIR]
 //! ```
 //!
 //! Each figure comes from a process of its own, on one processor, so that none finds what another has left in a pool; figures
 //! are the least of all samples, since what else a machine does makes them only larger. The README says what each is.
 
+mod first;
 mod many;
 mod peers;
 mod plot;
@@ -42,6 +43,7 @@ fn main() {
     match words[..] {
         ["child", "many", crowd, n] => return many::child(crowd, number(n)),
         ["child", "visit"] => return visit::child(),
+        ["child", "first", depth] => return first::child(number(depth)),
         ["child", peer, depth] => return peers::child(peer, number(depth)),
         _ => {}
     }
@@ -53,20 +55,36 @@ fn main() {
     };
     let rounds = option("--rounds").map_or(3, |n| number(n));
     let plots = option("--plots").map(PathBuf::from);
-    let all = !["growth", "many", "visit"].iter().any(|part| words.contains(part));
+    let all = !["growth", "first", "many", "visit"].iter().any(|part| words.contains(part));
     let wanted = |part| all || words.contains(&part);
     let go = build_go();
     if wanted("growth") {
         growth(rounds, go.as_deref(), plots.as_deref());
+    }
+    if wanted("first") {
+        println!("\nthe first use of a stack, turn and turn about in one process, µs: least / median\n");
+        println!("| depth | Baton | DefaultStack | Baton's part of it |\n|---|---|---|---|");
+        for depth in first::DEPTHS {
+            let us: Vec<f64> = least(rounds, || run(None, &["first", &depth.to_string()]))
+                .iter()
+                .map(|ns| ns / 1e3)
+                .collect();
+            let (least, median) = (us[0] / us[2], us[1] / us[3]);
+            let depth = size(depth);
+            println!(
+                "| {depth} | {:.1} / {:.1} | {:.1} / {:.1} | {least:.2} / {median:.2} |",
+                us[0], us[1], us[2], us[3]
+            );
+        }
     }
     if wanted("many") {
         crowds(rounds, go.as_deref(), plots.as_deref());
     }
     if wanted("visit") {
         let least = least(rounds, || run(None, &["visit"]));
-        println!("\nvisiting parked coroutines in turn, ns a visit\n");
-        println!("| stacks | one | of 1,000 | more |\n|---|---|---|---|");
-        for (name, pair) in ["Baton's", "DefaultStack"].iter().zip(least.chunks(2)) {
+        println!("\nvisiting what is parked in turn, ns a visit\n");
+        println!("| | one, or two | of 1,000 | more |\n|---|---|---|---|");
+        for (name, pair) in ["coroutines on Baton's stacks", "on DefaultStack", "goroutines"].iter().zip(least.chunks(2)) {
             println!(
                 "| {name} | {:.1} | {:.1} | {:.1} |",
                 pair[0],
@@ -173,6 +191,23 @@ fn growth(rounds: usize, go: Option<&Path>, plots: Option<&Path>) {
                 .join(" / "),
         });
         println!("| {} | {} |", size(depth), cells.collect::<Vec<_>>().join(" | "));
+    }
+    let beyond = |peer: usize, d: usize| match all[peer][d][..] {
+        [_, warm, churn] => Some(churn - warm),
+        _ => None,
+    };
+    println!("\nwhat a fresh goroutine pays for its depth each time: churn less warm, µs\n");
+    println!("| depth | baton | go | Baton's part of it |\n|---|---|---|---|");
+    for (d, &depth) in DEPTHS.iter().enumerate() {
+        if let (Some(baton), Some(go)) = (beyond(0, d), beyond(PEERS.len() - 1, d)) {
+            println!(
+                "| {} | {:.2} | {:.2} | 1/{:.0} |",
+                size(depth),
+                baton / 1e3,
+                go / 1e3,
+                go / baton.max(1.0)
+            );
+        }
     }
     let Some(dir) = plots else { return };
     for (f, &figure) in figures.iter().enumerate() {

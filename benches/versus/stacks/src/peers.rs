@@ -6,7 +6,7 @@ use corosensei::{Coroutine, CoroutineResult, stack::DefaultStack};
 use std::{hint::black_box, sync::mpsc, time::Instant};
 
 /// Address space for a depth: some to spare, and at least what a goroutine has anyway.
-fn reservation(depth: usize) -> usize {
+pub fn reservation(depth: usize) -> usize {
     (depth + depth / 16 + (64 << 10)).max(1 << 20)
 }
 

@@ -1,6 +1,8 @@
-//! Visiting parked coroutines: one again and again, and 1,000 in turn. What is more is what the caches make of stacks that
-//! lie a megabyte apart. Prints both in nanoseconds a visit, for Baton's stacks and for corosensei's.
+//! Visiting parked coroutines: one again and again, and 1,000 in turn; and goroutines that yield, two and 1,000. What is more is
+//! what the caches make of stacks that lie a megabyte apart. Prints both in nanoseconds a visit, for coroutines on Baton's stacks, on
+//! corosensei's, and for goroutines.
 
+use baton::go;
 use baton_stack::{Spec, StackGrowth};
 use corosensei::{
     Coroutine,
@@ -10,12 +12,16 @@ use std::{hint::black_box, mem, time::Instant};
 
 const MANY: usize = 1_000;
 const RESERVATION: usize = 1 << 20;
+/// Visits of a round.
+const VISITS: usize = 20 * MANY;
 
 pub fn child() {
     let spec = Spec::with_growth(RESERVATION, StackGrowth::DemandPaged).expect("a size in bounds");
     let baton = visits(|| baton_stack::acquire(spec).expect("there is address space"));
     let default = visits(|| DefaultStack::new(RESERVATION).expect("there is address space"));
-    println!("{} {} {} {}", baton.0, baton.1, default.0, default.1);
+    let goroutines = baton::run(|| (yields(2), yields(MANY)));
+    let all = [baton, default, goroutines].map(|(few, many)| format!("{few} {many}"));
+    println!("{}", all.join(" "));
 }
 
 /// Nanoseconds of a visit of the same coroutine each time, and of each of many.
@@ -37,7 +43,6 @@ fn visits<S: Stack + 'static>(stack: impl Fn() -> S) -> (f64, f64) {
 
 /// The least time of a visit of these in turn, over some rounds of as many visits.
 fn least<S: Stack + 'static>(coroutines: &mut [Coroutine<(), u64, (), S>]) -> f64 {
-    const VISITS: usize = 20 * MANY;
     let round = |_| {
         let start = Instant::now();
         for _ in 0..VISITS / coroutines.len() {
@@ -48,4 +53,24 @@ fn least<S: Stack + 'static>(coroutines: &mut [Coroutine<(), u64, (), S>]) -> f6
         start.elapsed().as_nanos() as f64 / VISITS as f64
     };
     (0..30).map(round).fold(f64::INFINITY, f64::min)
+}
+
+/// The least time of a visit of goroutines that do nothing but yield, on one processor.
+fn yields(goroutines: usize) -> f64 {
+    const ROUNDS: usize = 30;
+    let turns = VISITS / goroutines;
+    let all: Vec<_> = (0..goroutines)
+        .map(|_| {
+            go!(move || {
+                let round = |_| {
+                    let start = Instant::now();
+                    (0..turns).for_each(|_| baton::yield_now());
+                    start.elapsed().as_nanos() as f64 / VISITS as f64
+                };
+                (0..ROUNDS).map(round).fold(f64::INFINITY, f64::min)
+            })
+        })
+        .collect();
+    let least = all.into_iter().map(|goroutine| goroutine.join().expect("no panic"));
+    least.fold(f64::INFINITY, f64::min)
 }
