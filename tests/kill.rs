@@ -131,10 +131,8 @@ fn try_spawn_says_so_where_what_is_mapped_is_charged() {
                 // What there is goes on to work, and grows as far as it was promised.
                 handles.into_iter().for_each(|handle| handle.join().unwrap());
                 let deep = baton::Builder::new().max_stack(64 << 20).try_spawn(|| {
-                    black_box([1_u8; 60 << 20])
-                        .iter()
-                        .map(|&byte| usize::from(byte))
-                        .sum::<usize>()
+                    let bytes = [1_u8; 60 << 20];
+                    black_box(&bytes).iter().map(|&byte| usize::from(byte)).sum::<usize>()
                 });
                 assert_eq!(deep.unwrap().join().unwrap(), 60 << 20);
             });
