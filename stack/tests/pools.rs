@@ -200,6 +200,7 @@ fn what_a_trap_opens_may_be_huge() {
     let deep = use_depth(acquire(spec(24 * MIB + 4 * KIB)).unwrap(), 20 * MIB);
     release(deep);
     release(shallow);
+    baton_alloc::Alloc::release_free(); // so that the next test finds nothing warm
 }
 
 #[test]
@@ -380,7 +381,10 @@ fn what_is_free_gives_its_memory_back_on_demand() {
     let stack = use_depth(acquire(spec).unwrap(), 3 * MIB);
     let desc = stack.desc();
     release(stack);
-    assert_eq!(desc.class().bytes(), 4 * MIB);
+    assert!(
+        desc.class().bytes() >= 4 * MIB,
+        "more, if the last of it is a huge page"
+    );
     baton_alloc::Alloc::release_free();
     assert_eq!(desc.class(), Class::MIN);
     // SAFETY: nobody uses the stack.
