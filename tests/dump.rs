@@ -113,7 +113,7 @@ fn each_kind_of_wait_has_its_name() {
         let (tx, rx) = chan::bounded(0);
         let (stop, stopped) = (Arc::new(AtomicBool::new(false)), chan::bounded::<()>(0));
         let sends = go!(move || assert!(tx.send(1).is_err()));
-        let sleeps = go!(|| time::sleep(Duration::from_millis(300)));
+        go!(|| time::sleep(Duration::from_secs(36_000))); // longer than any dump takes
         let last = stopped.1.clone();
         let joins = go!(move || go!(move || assert!(last.recv().is_err())).join());
         let stop_soon = Arc::clone(&stop);
@@ -129,7 +129,6 @@ fn each_kind_of_wait_has_its_name() {
         stop.store(true, Release);
         drop((rx, stopped));
         sends.join().unwrap();
-        sleeps.join().unwrap();
         joins.join().unwrap().unwrap();
         computes.join().unwrap();
     });
@@ -353,6 +352,8 @@ fn dumps_may_be_taken_at_any_time() {
 #[test]
 fn sigquit_dumps_and_ends() {
     let ran = child::run("sigquit_dumps_and_ends", &[], &[child::NO_CORE], || {
+        // SAFETY: nobody handles it here. What runs in the background of a shell may have it ignored.
+        unsafe { libc::signal(libc::SIGQUIT, libc::SIG_DFL) };
         baton::run(|| {
             let from = line!();
             let (_tx, rx) = chan::bounded(0);
