@@ -44,7 +44,7 @@ mod work;
 
 use doze::Doze;
 use protocol::{Protocol, Violation};
-use search::explore;
+use search::{explore, thorough};
 use timers::Timers;
 use words::Pc;
 use work::Work;
@@ -65,8 +65,10 @@ fn is_wrong(protocol: Protocol, expected: Violation) {
     assert_eq!(found, Some(expected), "the checks do not bite");
 }
 
-/// Pushes where the full number would take too long for a debug build.
-const FEWER_PUSHES: [u8; 2] = if cfg!(debug_assertions) { [1, 1] } else { [2, 1] };
+/// Pushes where the full number takes long.
+fn pushes() -> [u8; 2] {
+    if thorough() { [2, 1] } else { [1, 1] }
+}
 
 const WORK: Work = Work {
     fence_mode: false,
@@ -103,14 +105,18 @@ fn faulty_work(fault: work::Fault) -> Protocol {
 
 #[test]
 fn no_work_is_lost() {
-    is_right(Protocol::Work(WORK), WORK_PLACES);
+    let work = Work {
+        pushes: pushes(),
+        ..WORK
+    };
+    is_right(Protocol::Work(work), WORK_PLACES);
 }
 
 #[test]
 fn no_work_is_lost_in_fence_mode() {
     let fence_mode = Work {
         fence_mode: true,
-        pushes: FEWER_PUSHES,
+        pushes: pushes(),
         ..WORK
     };
     is_right(Protocol::Work(fence_mode), WORK_PLACES);
@@ -122,7 +128,7 @@ fn no_work_is_lost_when_some_is_shed() {
     is_right(Protocol::Work(SHEDS), &places);
     let fence_mode = Work {
         fence_mode: true,
-        pushes: FEWER_PUSHES,
+        pushes: pushes(),
         ..SHEDS
     };
     is_right(Protocol::Work(fence_mode), &places);
@@ -185,7 +191,7 @@ fn fence_mode_without_the_pushers_fence_is_wrong() {
 const TIMERS: Timers = Timers {
     fence_mode: false,
     inserts: 1,
-    rounds: if cfg!(debug_assertions) { 1 } else { 2 },
+    rounds: 1,
     time_out: false,
     second_look: true,
     fault: None,
@@ -200,6 +206,14 @@ const TIMER_PLACES: &[Pc] = &[
     Pc::Asleep,
 ];
 
+/// What must be right.
+fn timers() -> Timers {
+    Timers {
+        rounds: if thorough() { 2 } else { 1 },
+        ..TIMERS
+    }
+}
+
 fn faulty_timers(fault: timers::Fault) -> Timers {
     Timers {
         fault: Some(fault),
@@ -209,14 +223,14 @@ fn faulty_timers(fault: timers::Fault) -> Timers {
 
 #[test]
 fn the_keeper_does_not_oversleep() {
-    is_right(Protocol::Timers(TIMERS), TIMER_PLACES);
+    is_right(Protocol::Timers(timers()), TIMER_PLACES);
 }
 
 #[test]
 fn the_keeper_does_not_oversleep_in_fence_mode() {
     let fence_mode = Timers {
         fence_mode: true,
-        ..TIMERS
+        ..timers()
     };
     is_right(Protocol::Timers(fence_mode), TIMER_PLACES);
 }
@@ -227,7 +241,7 @@ fn no_wake_up_is_lost_to_a_time_out() {
     let time_out = Timers {
         time_out: true,
         rounds: 1,
-        second_look: !cfg!(debug_assertions),
+        second_look: thorough(),
         ..TIMERS
     };
     is_right(Protocol::Timers(time_out), &[TIMER_PLACES, &[Pc::Fire]].concat());
@@ -239,7 +253,7 @@ fn no_wake_up_is_lost_to_a_time_out() {
 fn one_look_at_the_timers_is_enough() {
     let one_look = Timers {
         second_look: false,
-        ..TIMERS
+        ..timers()
     };
     is_right(Protocol::Timers(one_look), TIMER_PLACES);
 }

@@ -46,11 +46,13 @@ mod search;
 mod words;
 
 use protocol::{Fault, MEMBARRIER, Protocol, Violation};
-use search::explore;
+use search::{explore, thorough};
 use words::Pc;
 
-/// Takers where two of them would take too long for a debug build.
-const FEWER_TAKERS: usize = if cfg!(debug_assertions) { 1 } else { 2 };
+/// Takers where two of them take long.
+fn takers() -> usize {
+    if thorough() { 2 } else { 1 }
+}
 
 /// Explores a protocol that must be right, and that must have come by each of these places.
 fn is_right(protocol: Protocol, places: &[Pc]) {
@@ -101,16 +103,9 @@ fn fence_mode_has_one_user_per_p() {
         ..MEMBARRIER
     };
     is_right(protocol, &[COMMON, &[Pc::Fence, Pc::Vain, Pc::Confirm]].concat());
-}
-
-#[test]
-#[ignore = "23 million states: a minute in release, 1 GB"]
-fn fence_mode_has_one_user_per_p_with_two_takers() {
-    let protocol = Protocol {
-        fence_mode: true,
-        ..MEMBARRIER
-    };
-    is_right(protocol, COMMON);
+    if thorough() {
+        is_right(Protocol { takers: 2, ..protocol }, COMMON);
+    }
 }
 
 /// The process sandboxes itself while owners run without fences.
@@ -119,30 +114,28 @@ fn a_refused_membarrier_keeps_one_user_per_p() {
     let protocol = Protocol {
         takers: 1,
         may_refuse: true,
-        overtaking: !cfg!(debug_assertions),
+        overtaking: thorough(),
         ..MEMBARRIER
     };
     is_right(
         protocol,
         &[COMMON, &[Pc::ReadMode, Pc::Fence, Pc::Vain, Pc::Confirm]].concat(),
     );
-}
-
-#[test]
-#[ignore = "20 million states: 40 s in release, 1 GB"]
-fn a_refused_membarrier_keeps_one_user_per_p_with_two_takers() {
-    let protocol = Protocol {
-        may_refuse: true,
-        ..MEMBARRIER
-    };
-    is_right(protocol, COMMON);
+    if thorough() {
+        let two = Protocol {
+            takers: 2,
+            overtaking: false,
+            ..protocol
+        };
+        is_right(two, COMMON);
+    }
 }
 
 /// A weaker machine than total store order: only Release stores wait for the ones before them.
 #[test]
 fn stores_may_overtake_each_other() {
     let protocol = Protocol {
-        takers: FEWER_TAKERS,
+        takers: takers(),
         overtaking: true,
         ..MEMBARRIER
     };

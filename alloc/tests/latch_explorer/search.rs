@@ -93,6 +93,12 @@ impl fmt::Display for Finding {
     }
 }
 
+/// Whether the largest models are wanted, which take minutes and a gigabyte: `BATON_EXPLORE=all`, as `.ci/run` does once. The others
+/// have one thread or one push less.
+pub(crate) fn thorough() -> bool {
+    std::env::var_os("BATON_EXPLORE").is_some_and(|how| how == "all")
+}
+
 /// Visits every state that the protocol can reach, nearest first, up to the first one that is wrong.
 pub(crate) fn explore(protocol: Protocol) -> Finding {
     let started = Instant::now(); // printed, never compared
