@@ -5,7 +5,7 @@ use baton::{
     context::{Context, ContextError, RecvError, SendError},
     errgroup::Group,
     go, select,
-    sync::{Barrier, Condvar, Mutex, RwLock, Semaphore, WaitGroup},
+    sync::{Barrier, Condvar, Mutex, Once, OnceLock, RwLock, Semaphore, WaitGroup},
     testing::Simulation,
     time, yield_now,
 };
@@ -79,6 +79,40 @@ fn ways_to_wait() -> Vec<Way> {
             let group = WaitGroup::new();
             let _member = group.clone();
             ctx.wait_group(group).unwrap_err().0
+        }),
+        ("once", |ctx| ctx.wait_once(&Once::new()).unwrap_err()),
+        ("value", |ctx| {
+            ctx.wait_value(&OnceLock::<u32>::new()).copied().unwrap_err()
+        }),
+        ("a once that another runs", |ctx| {
+            let (once, (keep, end)) = (Arc::new(Once::new()), chan::bounded::<()>(0));
+            let (begun, begins) = chan::bounded(0);
+            let other = Arc::clone(&once);
+            let runner = go!(move || other.call_once(|| {
+                begun.send(()).unwrap();
+                end.recv().unwrap_err();
+            }));
+            begins.recv().unwrap();
+            let error = ctx.call_once(&once, || unreachable!("another runs")).unwrap_err();
+            drop(keep);
+            runner.join().unwrap();
+            assert!(once.is_completed());
+            error
+        }),
+        ("a value that another makes", |ctx| {
+            let (value, (keep, end)) = (Arc::new(OnceLock::new()), chan::bounded::<()>(0));
+            let (begun, begins) = chan::bounded(0);
+            let other = Arc::clone(&value);
+            let maker = go!(move || *other.get_or_init(|| {
+                begun.send(()).unwrap();
+                end.recv().unwrap_err();
+                5
+            }));
+            begins.recv().unwrap();
+            let error = ctx.get_or_init(&value, || unreachable!("another makes it")).copied();
+            drop(keep);
+            assert_eq!(maker.join().unwrap(), 5);
+            error.unwrap_err()
         }),
         ("join", |ctx| {
             let (keep, end) = chan::bounded::<()>(0);
@@ -156,6 +190,9 @@ fn what_is_there_is_taken_before_the_context_ends() {
         assert_eq!(semaphore.available_permits(), 1);
         assert!(ctx.arrive(&Barrier::new(1)).unwrap().is_leader());
         assert!(ctx.wait_group(WaitGroup::new()).is_ok());
+        let (once, value) = (Once::new(), OnceLock::new());
+        assert_eq!((ctx.call_once(&once, || {}), ctx.wait_once(&once)), (Ok(()), Ok(())));
+        assert_eq!((ctx.get_or_init(&value, || 6), ctx.wait_value(&value)), (Ok(&6), Ok(&6)));
         assert_eq!(ctx.block_on(async { 7 }), Ok(7));
         assert_eq!(ctx.join(go!(|| 8)).unwrap().unwrap(), 8);
         assert_eq!(ctx.sleep(Duration::from_micros(10)), Ok(()));

@@ -153,7 +153,7 @@ impl Waiter {
         self.ticket.set(Some(Ticket::open(&self.word)));
     }
 
-    /// A task takes the right to wake it back. `false`: somebody has it.
+    /// The party takes the right to wake it back. `false`: somebody has it.
     pub(crate) fn claim_own(&self) -> bool {
         // SAFETY: the word is in this very waiter.
         self.ticket.get().is_some_and(|ticket| unsafe { ticket.claim() })
@@ -191,7 +191,7 @@ impl Waiter {
                 self.ticket.set(Some(ticket));
                 park_goroutine(m, g, reason, move || {
                     if !commit() {
-                        // SAFETY: descriptors are never freed. Nobody has found the waiter, so this succeeds.
+                        // SAFETY: descriptors are never freed. Nobody has found the waiter; if `commit` has claimed it, this does nothing.
                         unsafe { ticket.claim() };
                         return false;
                     }

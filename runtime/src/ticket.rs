@@ -18,12 +18,13 @@
 //!    likes, and finds out by the number that the wait is over. A thread's word lies in its frame; those who may claim it
 //!    find it under a lock that the thread takes before it leaves.
 
+#[cfg(baton_loom)]
+use loom::sync::atomic::AtomicU64;
+#[cfg(not(baton_loom))]
+use std::sync::atomic::AtomicU64;
 use std::{
     ptr::NonNull,
-    sync::atomic::{
-        AtomicU64,
-        Ordering::{AcqRel, Relaxed},
-    },
+    sync::atomic::Ordering::{AcqRel, Relaxed},
 };
 
 /// One wait that several parties may end.
@@ -71,7 +72,7 @@ pub(crate) fn claim(word: &AtomicU64, number: u64) -> bool {
     word.compare_exchange(number, number + 1, AcqRel, Relaxed).is_ok()
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(baton_loom)))]
 mod tests {
     use super::*;
 

@@ -221,7 +221,7 @@ impl WaitList {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(baton_loom)))]
 mod tests {
     use super::*;
 

@@ -16,6 +16,8 @@
 //! | `condvar.wait(&mut guard)` | [`ctx.wait(&condvar, &mut guard)`](Context::wait) |
 //! | `semaphore.acquire(n)` | [`ctx.acquire(&semaphore, n)`](Context::acquire) |
 //! | `barrier.wait()`, `group.wait()` | [`ctx.arrive(&barrier)`](Context::arrive), [`ctx.wait_group(group)`](Context::wait_group) |
+//! | `once.call_once(f)`, `once.wait()` | [`ctx.call_once(&once, f)`](Context::call_once), [`ctx.wait_once(&once)`](Context::wait_once) |
+//! | `value.get_or_init(f)`, `value.wait()` of a `OnceLock` | [`ctx.get_or_init(&value, f)`](Context::get_or_init), [`ctx.wait_value(&value)`](Context::wait_value) |
 //! | `time::sleep(d)` | [`ctx.sleep(d)`](Context::sleep) |
 //! | `handle.join()` | [`ctx.join(handle)`](Context::join) |
 //! | `block_on(future)`; a `Timer`, a `Ticker`, a `ScopedJoinHandle` | [`ctx.block_on(future)`](Context::block_on), since they are futures and streams |
@@ -286,6 +288,7 @@ impl Inner {
         waiter.park_until(reason, deadline.min(self.deadline), move || {
             let mut state = self.state.lock();
             if state.end.is_some() {
+                waiter.claim_own(); // before `commit` goes, with the lock under which others find this party
                 return false;
             }
             state.waiting.push(listed);

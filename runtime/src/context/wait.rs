@@ -7,12 +7,12 @@ use crate::{
     park::{WaitReason, Waiter},
     sched::checkpoint,
     sync::{
-        Barrier, BarrierWaitResult, Condvar, Mutex, MutexGuard, Permit, RwLock, RwLockReadGuard, RwLockWriteGuard,
-        Semaphore, Until, WaitGroup,
+        Barrier, BarrierWaitResult, Condvar, Mutex, MutexGuard, Once, OnceLock, Permit, RwLock, RwLockReadGuard,
+        RwLockWriteGuard, Semaphore, Until, WaitGroup,
     },
     time::{self, heap::NEVER},
 };
-use std::{future::Future, time::Duration};
+use std::{convert::Infallible, future::Future, time::Duration};
 
 impl Context {
     /// Receives a message, waiting for one until the context ends.
@@ -134,6 +134,75 @@ impl Context {
             Ok(()) => group.wait_limited(self.until()).map_err(|group| (self.why(), group)),
             Err(error) => Err((error, group)),
         }
+    }
+
+    /// Runs `f` if none has run yet on `once`; if another is at it, waits for that one until the context ends.
+    ///
+    /// # Errors
+    ///
+    /// The context has ended while another was at it.
+    ///
+    /// # Panics
+    ///
+    /// As [`Once::call_once`].
+    pub fn call_once(&self, once: &Once, f: impl FnOnce()) -> Result<(), ContextError> {
+        if once.is_completed() {
+            return Ok(());
+        }
+        self.check()?;
+        let run = || -> Result<(), Infallible> {
+            f();
+            Ok(())
+        };
+        once.call_slow(run, self.until()).map(drop).ok_or_else(|| self.why())
+    }
+
+    /// Waits until some function has run on `once`, or the context ends.
+    ///
+    /// # Errors
+    ///
+    /// The context has ended.
+    pub fn wait_once(&self, once: &Once) -> Result<(), ContextError> {
+        self.check()?;
+        once.wait_limited(self.until()).then_some(()).ok_or_else(|| self.why())
+    }
+
+    /// The value of `lock`, which `f` makes if there is none; if another makes it, waits for that one until the context ends.
+    ///
+    /// # Errors
+    ///
+    /// The context has ended while another was at it.
+    ///
+    /// # Panics
+    ///
+    /// As [`OnceLock::get_or_init`].
+    ///
+    /// ```
+    /// use baton::{context::Context, sync::OnceLock};
+    ///
+    /// static NAME: OnceLock<String> = OnceLock::new();
+    /// let ctx = Context::background();
+    /// assert_eq!(ctx.get_or_init(&NAME, || "baton".into()).unwrap(), "baton");
+    /// ```
+    pub fn get_or_init<'a, T>(&self, lock: &'a OnceLock<T>, f: impl FnOnce() -> T) -> Result<&'a T, ContextError> {
+        if let Some(value) = lock.get() {
+            return Ok(value);
+        }
+        self.check()?;
+        match lock.init_slow(|| Ok::<T, Infallible>(f()), self.until()) {
+            Some(Ok(value)) => Ok(value),
+            None => Err(self.why()),
+        }
+    }
+
+    /// Waits for the value of `lock` until the context ends.
+    ///
+    /// # Errors
+    ///
+    /// The context has ended.
+    pub fn wait_value<'a, T>(&self, lock: &'a OnceLock<T>) -> Result<&'a T, ContextError> {
+        self.check()?;
+        lock.wait_limited(self.until()).ok_or_else(|| self.why())
     }
 
     /// Sleeps, but not after the context has ended.

@@ -1,6 +1,9 @@
 //! Condition variables.
 
-use super::{Until, mutex, park};
+use super::{
+    Until, mutex, park,
+    shim::{AtomicUsize, Ordering::Relaxed},
+};
 use crate::lock::{Mutex, MutexGuard};
 use crate::{
     park::{Event, WaitReason, Waiter},
@@ -13,7 +16,6 @@ use std::{
     fmt,
     panic::{RefUnwindSafe, UnwindSafe},
     ptr,
-    sync::atomic::{AtomicUsize, Ordering::Relaxed},
     time::{Duration, Instant},
 };
 
@@ -60,7 +62,16 @@ impl WaitTimeoutResult {
 impl Condvar {
     /// A condition variable that nobody waits for.
     #[must_use]
+    #[cfg(not(baton_loom))]
     pub const fn new() -> Self {
+        Self {
+            waiting: AtomicUsize::new(0),
+            list: Mutex::new(WaitList::new()),
+        }
+    }
+
+    #[cfg(baton_loom)]
+    pub(super) fn new() -> Self {
         Self {
             waiting: AtomicUsize::new(0),
             list: Mutex::new(WaitList::new()),

@@ -1,7 +1,7 @@
 //! Things that are done once, in the shape of std's.
 
 use super::{Until, holder::party_address, park};
-use crate::lock::Mutex;
+use crate::lock::{Mutex, MutexGuard};
 use crate::{
     park::{Event, WaitReason, Waiter},
     sched::checkpoint,
@@ -92,7 +92,9 @@ impl Once {
                 f.take().expect("it runs once")();
                 Ok(())
             };
-            let Ok(()) = self.call_slow(run);
+            let Some(Ok(())) = self.call_slow(run, Until::FOREVER) else {
+                endless()
+            };
         }
     }
 
@@ -105,25 +107,31 @@ impl Once {
 
     /// Waits until some function has run.
     pub fn wait(&self) {
+        self.wait_limited(Until::FOREVER);
+    }
+
+    /// As [`wait`](Self::wait), until then. Whether some function has run.
+    pub(crate) fn wait_limited(&self, until: Until<'_>) -> bool {
         checkpoint();
         while !self.is_completed() {
             let state = self.state.lock();
-            if !self.done.load(Relaxed) {
-                self.wait_for_runner(state);
+            if !self.done.load(Relaxed) && !self.wait_for_runner(state, until) {
+                return false;
             }
         }
+        true
     }
 
-    /// Runs `f` unless one has run; one that fails has not.
+    /// Runs `f` unless one has run; one that fails has not. `None`: another is at it still, then.
     #[cold]
-    fn call_slow<E>(&self, f: impl FnOnce() -> Result<(), E>) -> Result<(), E> {
+    pub(crate) fn call_slow<E>(&self, f: impl FnOnce() -> Result<(), E>, until: Until<'_>) -> Option<Result<(), E>> {
         checkpoint();
         let me = party_address().get();
         loop {
             let mut state = self.state.lock();
             if self.done.load(Relaxed) {
                 // The lock orders us behind the run.
-                return Ok(());
+                return Some(Ok(()));
             }
             assert!(
                 state.runner != me,
@@ -133,27 +141,39 @@ impl Once {
                 state.runner = me;
                 break;
             }
-            self.wait_for_runner(state);
+            if !self.wait_for_runner(state, until) {
+                return None;
+            }
         }
         let mut run = Run {
             once: self,
             done: false,
         };
-        f()?;
-        run.done = true;
-        Ok(())
+        let result = f();
+        run.done = result.is_ok();
+        Some(result)
     }
 
-    /// Waits until a run has ended.
-    fn wait_for_runner(&self, mut state: crate::lock::MutexGuard<'_, State>) {
+    /// Waits until a run has ended. `false`: it has not, then.
+    fn wait_for_runner(&self, mut state: MutexGuard<'_, State>, until: Until<'_>) -> bool {
         let waiter = Waiter::new();
         let node = Node::new(&raw const waiter, ptr::null_mut());
         state.waiting.push(&node);
-        park(&waiter, WaitReason::Once, Until::FOREVER, move || {
+        let ended = park(&waiter, WaitReason::Once, until, move || {
             drop(state);
             true
         });
+        if !ended {
+            self.state.lock().waiting.remove(&node);
+        }
+        ended
     }
+}
+
+/// A wait without an end has given up.
+#[cold]
+fn endless() -> ! {
+    unreachable!("without an end, a wait does not give up")
 }
 
 impl Default for Once {
@@ -253,22 +273,36 @@ impl<T> OnceLock<T> {
     /// That of `f`; there is no value then.
     pub fn get_or_try_init<F: FnOnce() -> Result<T, E>, E>(&self, f: F) -> Result<&T, E> {
         if !self.once.is_completed() {
-            self.once.call_slow(|| {
-                let value = f()?;
-                // SAFETY: this is the one run; nobody reads the value before it is done.
-                unsafe { (*self.value.get()).write(value) };
-                Ok(())
-            })?;
+            return self.init_slow(f, Until::FOREVER).unwrap_or_else(|| endless());
         }
         // SAFETY: done, so written.
         Ok(unsafe { (*self.value.get()).assume_init_ref() })
     }
 
+    /// The value, which `f` makes if there is none. `None`: another makes it still, then.
+    pub(crate) fn init_slow<E>(&self, f: impl FnOnce() -> Result<T, E>, until: Until<'_>) -> Option<Result<&T, E>> {
+        let run = || {
+            let value = f()?;
+            // SAFETY: this is the one run; nobody reads the value before it is done.
+            unsafe { (*self.value.get()).write(value) };
+            Ok(())
+        };
+        // SAFETY: done, so written.
+        let value = |()| unsafe { (*self.value.get()).assume_init_ref() };
+        self.once.call_slow(run, until).map(|done| done.map(value))
+    }
+
     /// Waits for the value.
     pub fn wait(&self) -> &T {
-        self.once.wait();
-        // SAFETY: done, so written.
-        unsafe { (*self.value.get()).assume_init_ref() }
+        self.wait_limited(Until::FOREVER).unwrap_or_else(|| endless())
+    }
+
+    /// As [`wait`](Self::wait), until then.
+    pub(crate) fn wait_limited(&self, until: Until<'_>) -> Option<&T> {
+        self.once.wait_limited(until).then(|| {
+            // SAFETY: done, so written.
+            unsafe { (*self.value.get()).assume_init_ref() }
+        })
     }
 
     /// Takes the value out.

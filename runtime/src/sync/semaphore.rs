@@ -1,6 +1,12 @@
 //! Counting semaphores.
 
-use super::{Until, park};
+use super::{
+    Until, park,
+    shim::{
+        AtomicUsize,
+        Ordering::{AcqRel, Acquire, Relaxed, Release},
+    },
+};
 use crate::lock::{Mutex, MutexGuard};
 use crate::{
     park::{Event, WaitReason, Waiter},
@@ -11,13 +17,7 @@ use std::{
     fmt, mem,
     panic::{RefUnwindSafe, UnwindSafe},
     ptr,
-    sync::{
-        Arc,
-        atomic::{
-            AtomicUsize,
-            Ordering::{AcqRel, Acquire, Relaxed, Release},
-        },
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -90,8 +90,17 @@ impl Semaphore {
     ///
     /// If they are more than [`MAX_PERMITS`](Self::MAX_PERMITS).
     #[must_use]
+    #[cfg(not(baton_loom))]
     pub const fn new(permits: usize) -> Self {
         assert!(permits <= Self::MAX_PERMITS, "more permits than a semaphore can have");
+        Self {
+            state: AtomicUsize::new(permits * PERMIT),
+            queue: Mutex::new(WaitList::new()),
+        }
+    }
+
+    #[cfg(baton_loom)]
+    pub(super) fn new(permits: usize) -> Self {
         Self {
             state: AtomicUsize::new(permits * PERMIT),
             queue: Mutex::new(WaitList::new()),

@@ -1,5 +1,5 @@
-//! Where the lock of this module gets its atomics and its luck from, so that loom can put its own there
-//! (`tests/lock_loom.rs`).
+//! Where the primitives of this module get their atomics and their luck from, so that loom can put its own there
+//! (`lock_loom.rs` and `sync_loom.rs` in `alloc/tests`).
 
 pub(super) use crate::lock::{Mutex as QueueLock, MutexGuard as QueueGuard};
 pub(super) use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
