@@ -1,13 +1,15 @@
 //! What the heap holds and what it did.
 //!
 //! The figures are read one after the other while other threads go on, each under its lock or as an atomic: each is true
-//! for a moment, and together they are exact only when nobody allocates.
+//! for a moment, and together they are exact when nobody allocates or frees. (The scavenger may be at work: whoever reads
+//! waits until no cache is being emptied, since what is on its way from a cache to its spans is in nobody's figures.)
 
 use crate::{
     arena::ARENA,
     fixalloc, lease, mcache, mcentral, mheap, scavenge,
     sizeclass::{CLASSES, Class, PAGE},
     sys::mem,
+    trim,
 };
 use core::ops::Deref;
 
@@ -135,6 +137,10 @@ impl Stats {
 /// Reads the counters of the heap. Takes the allocator's locks one after the other; allocates nothing.
 #[must_use]
 pub fn stats() -> Stats {
+    trim::between(read)
+}
+
+fn read() -> Stats {
     let (heap, object_arenas, stack_arenas) = mheap::counts();
     let (leases, attached_leases) = lease::counts();
     let mut s = Stats {

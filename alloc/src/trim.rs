@@ -48,6 +48,11 @@ pub(crate) fn trim(which: Trim) -> bool {
     })
 }
 
+/// Runs `f` while nothing is on its way from a cache that is being emptied, so that no figure misses it.
+pub(crate) fn between<R>(f: impl FnOnce() -> R) -> R {
+    TRIM.with(|()| f())
+}
+
 /// The lock of this module, for fork: who trims holds locks of Ps, which a child could never get.
 pub(crate) fn guard() -> &'static Guarded<impl Sized> {
     &TRIM

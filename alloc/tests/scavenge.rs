@@ -345,3 +345,38 @@ fn caches_of_sleeping_threads_are_emptied() {
         },
     );
 }
+
+/// What is on its way from a cache to its spans is in nobody's figures: who asks for them waits until it has arrived.
+#[test]
+fn figures_are_exact_while_caches_are_emptied() {
+    alone("figures_are_exact_while_caches_are_emptied", &[], || {
+        let layouts = [200, 200_000].map(|size| Layout::from_size_align(size, 8).unwrap());
+        let stop = AtomicUsize::new(0);
+        let wrong = thread::scope(|scope| {
+            scope.spawn(|| {
+                while stop.load(SeqCst) == 0 {
+                    Alloc::release_free();
+                }
+            });
+            let wrong = (0..300).find_map(|_| {
+                for layout in layouts {
+                    for object in [(); 100].map(|()| malloc(layout)) {
+                        // SAFETY: ours, of this layout.
+                        unsafe { free(object, layout) };
+                    }
+                }
+                let stats = stats();
+                let objects: usize = stats
+                    .classes
+                    .iter()
+                    .map(|c| (c.live + c.cached + c.central) * c.size)
+                    .sum();
+                let tails: usize = stats.classes.iter().map(|c| c.tail_bytes()).sum();
+                (stats.large_bytes != 0 || objects + tails != stats.small_span_bytes).then_some(stats)
+            });
+            stop.store(1, SeqCst);
+            wrong
+        });
+        assert!(wrong.is_none(), "{wrong:?}");
+    });
+}
