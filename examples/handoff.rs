@@ -4,8 +4,9 @@
 //! cargo run --release --example handoff
 //! ```
 //!
-//! Workers allocate batches of [`ROUND`] objects and send them to writers; a writer frees its batch and then blocks in a
-//! real system call of which nobody is told, as if it had written the batch to a disk. The same workload runs twice, each
+//! Workers allocate batches of [`ROUND`] objects and send them to writers. A writer frees what it gets, and after every
+//! [`SEVERAL`]th batch it blocks in a real system call of which nobody is told, as if it had written them to a disk. (One that
+//! blocked each time would be known for it: it would run without a processor, and free nothing there.) The same workload runs twice, each
 //! time in a process of its own: with mcaches owned by processors, and, as the control, with an mcache that belongs to the
 //! thread and stays behind with it when the processor leaves. A processor that takes its mcache along brings what the
 //! writer has just freed to the next worker; an mcache that stays behind strands it in a blocked thread.
@@ -38,6 +39,8 @@ static ALLOC: baton::Alloc = baton::Alloc;
 const ROUND: usize = 1_000;
 /// Goroutines that free and block.
 const WRITERS: usize = 24;
+/// Batches from one time that a writer blocks to the next.
+const SEVERAL: usize = 8;
 /// Goroutines that allocate, per processor.
 const WORKERS: usize = 4;
 /// Batches on their way.
@@ -162,13 +165,13 @@ fn counted_batch() -> Batch {
     batch
 }
 
-/// Frees a batch, and then blocks.
-fn write(batch: Batch, duration: Duration) {
+/// Frees a batch, and then blocks, if that is the last one of several.
+fn write(batch: Batch, pause: Option<Duration>) {
     let start = Instant::now();
     drop(batch);
     SUMS.nanos.fetch_add(start.elapsed().as_nanos() as u64, Relaxed);
     SUMS.batches.fetch_add(1, Relaxed);
-    nanosleep(duration);
+    pause.into_iter().for_each(nanosleep);
 }
 
 fn workload() {
@@ -183,7 +186,8 @@ fn workload() {
             let (member, rx) = (group.clone(), rx.clone());
             go!(name = "writer"; move || {
                 let pause = Duration::from_micros(1_000 + 97 * i as u64);
-                rx.iter().for_each(|batch| write(batch, pause));
+                let blocks = |n: usize| (n % SEVERAL == i % SEVERAL).then_some(pause);
+                rx.iter().enumerate().for_each(|(n, batch)| write(batch, blocks(n)));
                 drop(member);
             });
         }
