@@ -42,7 +42,7 @@ use std::{
     alloc::Layout,
     any::Any,
     cell::{Cell, UnsafeCell},
-    mem::{ManuallyDrop, MaybeUninit},
+    mem::{self, ManuallyDrop, MaybeUninit},
     panic::{AssertUnwindSafe, Location, catch_unwind},
     ptr::{self, NonNull},
     sync::atomic::{
@@ -237,7 +237,28 @@ impl Wait {
     }
 }
 
+impl Body {
+    /// Where a debugger finds what a dump shows: how far below the base of its stack a body begins, and the offset of `seen` in it.
+    pub(crate) const MAP: [usize; 2] = [BODY_ROOM, mem::offset_of!(Self, seen)];
+}
+
+impl G {
+    /// Where a debugger finds its body.
+    pub(crate) const BODY: usize = mem::offset_of!(Self, body);
+}
+
 impl Seen {
+    /// Where a debugger finds where the goroutine left its stack (instruction pointer, stack pointer, frame pointer), its number, its
+    /// place and its wait.
+    pub(crate) const MAP: [usize; 6] = [
+        mem::offset_of!(Self, at) + mem::offset_of!(Registers, ip),
+        mem::offset_of!(Self, at) + mem::offset_of!(Registers, sp),
+        mem::offset_of!(Self, at) + mem::offset_of!(Registers, fp),
+        mem::offset_of!(Self, id),
+        mem::offset_of!(Self, place),
+        mem::offset_of!(Self, wait),
+    ];
+
     /// For what it waits: the number of a [`WaitReason`].
     #[inline]
     pub(crate) fn reason(&self) -> u8 {

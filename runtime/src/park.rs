@@ -70,6 +70,16 @@ pub(crate) enum WaitReason {
 }
 
 impl WaitReason {
+    /// What is said of a wait that is none of these.
+    const OTHER: &'static str = "waiting";
+
+    /// In words, those of all numbers from 0 on, one in a line.
+    pub(crate) fn names() -> String {
+        (0..=Self::Future as u8)
+            .map(|reason| format!("{}\n", Self::name(reason)))
+            .collect()
+    }
+
     /// In words, of its number.
     pub(crate) fn name(reason: u8) -> &'static str {
         const NAMES: [(WaitReason, &str); 16] = [
@@ -91,7 +101,7 @@ impl WaitReason {
             (WaitReason::Future, "future"),
         ];
         let name = NAMES.iter().find(|(known, _)| *known as u8 == reason);
-        name.map_or("waiting", |(_, name)| name)
+        name.map_or(Self::OTHER, |(_, name)| name)
     }
 }
 

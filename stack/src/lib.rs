@@ -71,7 +71,7 @@ pub use error::StackError;
 pub use fault::{AltStack, Describe, Leave, OnOverflow, install, set_describe, set_on_overflow};
 pub use pool::{acquire, acquire_class, release, release_batch, stats};
 pub use reservation::{DEFAULT_RESERVATION, Desc, FIRST_EXTENT, MAX_RESERVATION, MIN_RESERVATION, Stack};
-pub use shrink::each;
+pub use shrink::{each, map};
 pub use stackcache::{Batch, StackCache};
 pub use stats::StackStats;
 pub use sys::pages::{GuardKind, guard_kind};

@@ -45,7 +45,7 @@ use crate::{
     },
 };
 use core::{
-    fmt,
+    fmt, mem,
     num::NonZeroUsize,
     ops::Range,
     ptr,
@@ -127,6 +127,10 @@ pub struct Desc {
 const _: () = assert!(size_of::<Desc>() == 2 * CACHE_LINE, "each stack has one");
 
 impl Desc {
+    pub(crate) const BASE: usize = mem::offset_of!(Self, base);
+    pub(crate) const FLOOR: usize = mem::offset_of!(Self, floor);
+    pub(crate) const OWNER: usize = mem::offset_of!(Self, owner);
+
     /// The reservation at `lo`, the `number`th of its kind. Nothing is guarded yet.
     pub(crate) fn new(pool: &'static Pool, lo: usize, number: usize) -> Self {
         let spec = pool.spec();

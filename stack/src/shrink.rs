@@ -46,7 +46,7 @@ use baton_alloc::{
     scavenge::{self, Release},
 };
 use core::{
-    hint, iter, ptr,
+    hint, iter, mem, ptr,
     sync::atomic::{
         AtomicPtr, AtomicUsize,
         Ordering::{Acquire, Relaxed, Release as Publish, SeqCst},
@@ -74,6 +74,19 @@ const ROUNDS: usize = 3;
 const LEAN: usize = 4;
 /// `parked`: the pages below are gone already.
 const DONE: usize = 8;
+
+/// Where a debugger finds all stacks: the address of the word that leads to the newest; the offsets in a [`Desc`] of what leads to
+/// the one before, of `base`, `floor` and `owner`.
+#[must_use]
+pub fn map() -> [usize; 5] {
+    [
+        ptr::from_ref(&ALL).addr(),
+        mem::offset_of!(Desc, older),
+        Desc::BASE,
+        Desc::FLOOR,
+        Desc::OWNER,
+    ]
+}
 
 /// Shows all stacks that were ever made to `see`, the newest first: in use, free, or on their way between the two.
 pub fn each(see: &mut dyn FnMut(&'static Desc)) {

@@ -2,6 +2,7 @@
 
 mod backtrace;
 mod dump;
+pub(crate) mod gdb;
 pub(crate) mod probe;
 pub(crate) mod quit;
 pub(crate) mod trace;

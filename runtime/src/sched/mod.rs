@@ -59,7 +59,7 @@ pub use stall::{StallCause, StallReport};
 
 use crate::{
     config::{Config, ConfigError, Wishes},
-    debug::{trace, turns},
+    debug::{gdb, trace, turns},
     fatal,
     m::{self, M},
     p::P,
@@ -169,6 +169,7 @@ impl Sched {
         if sched.config.hooks.any() {
             turns::watch(turns::BY_HOOKS);
         }
+        gdb::fill();
         if let Err(why) = trace::start_from_env() {
             fatal::setting(&why);
         }

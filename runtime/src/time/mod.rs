@@ -40,6 +40,11 @@ pub(crate) fn coarse() -> u64 {
     COARSE.load(Relaxed)
 }
 
+/// Where it is, for a debugger.
+pub(crate) fn coarse_clock() -> *const AtomicU64 {
+    &raw const COARSE
+}
+
 /// Sets the coarse clock to `now`.
 pub(crate) fn set_coarse(now: u64) {
     COARSE.store(now, Relaxed);
