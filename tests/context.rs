@@ -192,7 +192,10 @@ fn what_is_there_is_taken_before_the_context_ends() {
         assert!(ctx.wait_group(WaitGroup::new()).is_ok());
         let (once, value) = (Once::new(), OnceLock::new());
         assert_eq!((ctx.call_once(&once, || {}), ctx.wait_once(&once)), (Ok(()), Ok(())));
-        assert_eq!((ctx.get_or_init(&value, || 6), ctx.wait_value(&value)), (Ok(&6), Ok(&6)));
+        assert_eq!(
+            (ctx.get_or_init(&value, || 6), ctx.wait_value(&value)),
+            (Ok(&6), Ok(&6))
+        );
         assert_eq!(ctx.block_on(async { 7 }), Ok(7));
         assert_eq!(ctx.join(go!(|| 8)).unwrap().unwrap(), 8);
         assert_eq!(ctx.sleep(Duration::from_micros(10)), Ok(()));

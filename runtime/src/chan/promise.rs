@@ -20,7 +20,9 @@
 //!    a message need not wait for anybody who has not decided yet.
 //! 2. Capacity 0: `promised_out` is the length of the queue and `promised_in` together, so the queue holds nothing that was
 //!    not promised: a rendezvous stays one.
-//! 3. Promises are not addressed: it does not matter which of the promised messages a receiver gets.
+//! 3. Promises are not addressed: a receiver gets any of the promised messages. So at a rendezvous of three or more that select on
+//!    both sides, messages may be exchanged: A has sent to M, who has not fetched the message yet, and is promised one by B; it may
+//!    find its own, and M gets that of B. (Go and crossbeam-channel do not do that.)
 
 use super::{
     error::SendError,
