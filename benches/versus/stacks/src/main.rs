@@ -55,7 +55,9 @@ fn main() {
     };
     let rounds = option("--rounds").map_or(3, |n| number(n));
     let plots = option("--plots").map(PathBuf::from);
-    let all = !["growth", "first", "many", "visit"].iter().any(|part| words.contains(part));
+    let all = !["growth", "first", "many", "visit"]
+        .iter()
+        .any(|part| words.contains(part));
     let wanted = |part| all || words.contains(&part);
     let go = build_go();
     if wanted("growth") {
@@ -84,7 +86,10 @@ fn main() {
         let least = least(rounds, || run(None, &["visit"]));
         println!("\nvisiting what is parked in turn, ns a visit\n");
         println!("| | one, or two | of 1,000 | more |\n|---|---|---|---|");
-        for (name, pair) in ["coroutines on Baton's stacks", "on DefaultStack", "goroutines"].iter().zip(least.chunks(2)) {
+        for (name, pair) in ["coroutines on Baton's stacks", "on DefaultStack", "goroutines"]
+            .iter()
+            .zip(least.chunks(2))
+        {
             println!(
                 "| {name} | {:.1} | {:.1} | {:.1} |",
                 pair[0],
@@ -200,13 +205,12 @@ fn growth(rounds: usize, go: Option<&Path>, plots: Option<&Path>) {
     println!("| depth | baton | go | Baton's part of it |\n|---|---|---|---|");
     for (d, &depth) in DEPTHS.iter().enumerate() {
         if let (Some(baton), Some(go)) = (beyond(0, d), beyond(PEERS.len() - 1, d)) {
-            println!(
-                "| {} | {:.2} | {:.2} | 1/{:.0} |",
-                size(depth),
-                baton / 1e3,
-                go / 1e3,
-                go / baton.max(1.0)
-            );
+            // Not above 0: the start is lost in what the recursion takes now and then.
+            let part = match go / baton {
+                ratio if (0.0..1e3).contains(&ratio) => format!("1/{ratio:.0}"),
+                _ => "less than 1/1000".to_owned(),
+            };
+            println!("| {} | {:.2} | {:.2} | {part} |", size(depth), baton / 1e3, go / 1e3);
         }
     }
     let Some(dir) = plots else { return };
