@@ -43,6 +43,8 @@ static ALLOC: baton::Alloc = baton::Alloc;
 const DEPTHS: [usize; 7] = [2 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20, 4 << 20, 16 << 20];
 /// Tells a child that it is one.
 const CHILD: &str = "BATON_GROWTH_CHILD";
+/// Tells it how stacks grow; without this its stacks are corosensei's.
+const GROWTH: &str = "BATON_STACK_GROWTH";
 /// Warm samples of a depth.
 const WARM: usize = 101;
 
@@ -90,12 +92,16 @@ struct Row {
 fn main() -> ExitCode {
     if let Ok(depth) = env::var(CHILD) {
         let depth = depth.parse().expect("the parent says how deep");
-        baton::run(|| child(depth));
+        if env::var_os(GROWTH).is_some() {
+            baton::run(|| child(depth));
+        } else {
+            default_stack(depth);
+        }
         return ExitCode::SUCCESS;
     }
-    let trap = DEPTHS.map(|depth| in_child(depth, "trap"));
-    let demand = DEPTHS.map(|depth| in_child(depth, "demand"));
-    let default = DEPTHS.map(default_stack);
+    let trap = DEPTHS.map(|depth| in_child(depth, Some("trap")));
+    let demand = DEPTHS.map(|depth| in_child(depth, Some("demand")));
+    let default = DEPTHS.map(|depth| in_child(depth, None));
     report(&trap, &demand, &default)
 }
 
@@ -125,10 +131,14 @@ fn child(depth: usize) {
     );
 }
 
-/// Runs this program again as a child in which stacks grow in this way, and reads what it printed.
-fn in_child(depth: usize, growth: &str) -> Row {
+/// Runs this program again as a child in which stacks grow in this way, or which has corosensei's, and reads what it printed.
+fn in_child(depth: usize, growth: Option<&str>) -> Row {
     let mut command = Command::new(env::current_exe().expect("this program has a path"));
-    command.env(CHILD, depth.to_string()).env("BATON_STACK_GROWTH", growth);
+    command.env(CHILD, depth.to_string());
+    match growth {
+        Some(growth) => command.env(GROWTH, growth),
+        None => command.env_remove(GROWTH),
+    };
     if env::var_os("BATON_PROCS").is_none() {
         command.env("BATON_PROCS", "1");
     }
@@ -139,7 +149,7 @@ fn in_child(depth: usize, growth: &str) -> Row {
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(
         output.status.success(),
-        "{}, stacks that grow by {growth}: {}: {text}",
+        "{}, stacks that grow by {growth:?}: {}: {text}",
         size(depth),
         output.status
     );
@@ -200,9 +210,10 @@ fn baton_warm(depth: usize, max_stack: usize) -> Vec<f64> {
     (0..WARM).map(|_| once()).collect()
 }
 
-// ---- corosensei's stack, in this process.
+// ---- corosensei's stack, in a process of its own too.
 
-fn default_stack(depth: usize) -> Row {
+/// Measures, and prints a line of numbers as [`child`] does.
+fn default_stack(depth: usize) {
     let new = || DefaultStack::new(reservation(depth, Part::Cold)).expect("there is address space");
     let run = |start: Instant, stack: DefaultStack| {
         let mut coroutine = Coroutine::<(), (), f64, DefaultStack>::with_stack(stack, move |_, ()| {
@@ -228,11 +239,7 @@ fn default_stack(depth: usize) -> Row {
             ns
         })
         .collect();
-    Row {
-        cold: median(cold),
-        warm: median(warm),
-        ..Row::default()
-    }
+    println!("{} {} 0 0 0 0 0", median(cold), median(warm));
 }
 
 // ---- The check.
