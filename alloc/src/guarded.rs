@@ -1,7 +1,7 @@
 //! Data behind a lock of the allocator, and the order of those locks.
 //!
 //! ```text
-//!   trim  <  P.lock  <  lease  <  mcentral (one class at a time)  <  mheap  <  fixalloc  <  persist  <  profile
+//!   trim  <  lease  <  P.lock  <  mcentral (one class at a time)  <  mheap  <  fixalloc  <  persist  <  profile
 //! ```
 //!
 //! A thread takes locks from left to right only. Each M notes which ranks its thread holds, one bit a rank: debug builds

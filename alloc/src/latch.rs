@@ -63,8 +63,8 @@
 //!
 //! # Lock order
 //!
-//! `P.lock` is taken with no allocator lock held. Takers of several Ps only try. Under `P.lock` the allocator's locks
-//! (mcentral, mheap) may be taken, by a taker that drains what it took.
+//! `P.lock` is taken with no allocator lock held but those of trim and of the leases. Takers of several Ps only try. Under
+//! `P.lock` the allocator's locks (mcentral, mheap) may be taken, by whoever drains the cache.
 
 #[cfg(not(baton_loom))]
 use crate::{
@@ -497,6 +497,13 @@ impl P {
         // SAFETY: taken above.
         unsafe { self.lock.unlock() };
         result
+    }
+
+    /// As [`while_idle`](Self::while_idle), but waits for the lock.
+    #[cfg(not(baton_loom))]
+    pub(crate) fn while_unbound<R>(&self, f: impl FnOnce(&Self) -> R) -> Option<R> {
+        self.lock
+            .with(|| (self.m.load(Ordering::Relaxed) == NONE).then(|| f(self)))
     }
 
     /// Makes the M that runs this P look again whether the allocator's sections may use lists.

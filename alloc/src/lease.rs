@@ -152,24 +152,22 @@ pub fn give_back(m: &'static M) {
     }
     // SAFETY: the caller runs on this M's thread, outside sections.
     if let Some(p) = unsafe { m.unbind() } {
-        // SAFETY: nobody but this thread ever binds the lease.
-        unsafe { flush(p) };
+        flush(p);
     }
 }
 
-/// Flushes the cache of an unbound lease, if there is anything in it.
-///
-/// # Safety
-///
-/// The caller is the only one who could bind the P.
-unsafe fn flush(p: &P) {
-    let cache = p.cache();
-    // SAFETY: caches are never freed.
-    let counts = unsafe { &*cache }.counts();
-    if counts.cached_bytes + counts.large_bytes + counts.page_bytes > 0 {
-        // SAFETY: as the caller promised, nobody else has the cache.
-        unsafe { Mcache::flush(cache) };
-    }
+/// Flushes the cache of an unbound lease, if there is anything in it: under the lock of the P, since the scavenger may have
+/// found the lease idle at this moment, and empties it too.
+fn flush(p: &P) {
+    p.while_unbound(|p| {
+        let cache = p.cache();
+        // SAFETY: caches are never freed.
+        let counts = unsafe { &*cache }.counts();
+        if counts.cached_bytes + counts.large_bytes + counts.page_bytes > 0 {
+            // SAFETY: nobody runs the P that carries the cache, or has it otherwise, while its lock is held.
+            unsafe { Mcache::flush(cache) };
+        }
+    });
 }
 
 /// The destructor of the key: the thread gives its lease back.
@@ -199,8 +197,7 @@ impl Lease {
     unsafe fn empty(&self) {
         // SAFETY: as the caller promised.
         if unsafe { self.m.unbind() }.is_some_and(|p| ptr::eq(p, &self.p)) {
-            // SAFETY: nobody but this M ever binds the lease.
-            unsafe { flush(&self.p) };
+            flush(&self.p);
         }
     }
 }
@@ -328,4 +325,32 @@ pub(crate) fn counts() -> (usize, usize) {
 /// The locks of this module, for fork.
 pub(crate) fn guards() -> (&'static Guarded<impl Sized>, &'static Guarded<impl Sized>) {
     (&LEASES, RECORDS.guard())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+
+    /// Whoever empties an idle lease has it alone: its thread, which has just let it go, waits.
+    #[test]
+    fn a_lease_is_emptied_by_one_at_a_time() {
+        let p: &P = Box::leak(Box::new(P::new(Kind::Lease, mcache::new_cache().unwrap())));
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let waited_for = p.while_idle(|_| {
+                scope.spawn(|| {
+                    flush(p);
+                    done.store(true, SeqCst);
+                });
+                loop {
+                    match (format!("{p:?}").contains("Lock(2)"), done.load(SeqCst)) {
+                        (false, false) => std::thread::yield_now(),
+                        (contended, _) => break contended,
+                    }
+                }
+            });
+            assert_eq!(waited_for, Some(true));
+        });
+    }
 }

@@ -38,7 +38,7 @@
 //! **Locks** are taken in this order, and never one of the same rank under another:
 //!
 //! ```text
-//!   trim < P.lock < lease < mcentral (one class at a time) < mheap < fixalloc < persist < profile
+//!   trim < lease < P.lock < mcentral (one class at a time) < mheap < fixalloc < persist < profile
 //! ```
 //!
 //! The allocator uses nothing that allocates: no thread-locals of std, no parking_lot. A thread finds its M in a word of

@@ -135,6 +135,8 @@ fn most_requests_are_served_by_the_cache() {
         let after = stats();
         let (hits, refills) = (after.hits - before.hits, after.refills - before.refills);
         assert!(hits > 59_000 && refills < 200, "{hits} hits, {refills} refills");
-        assert_eq!(hits + refills, after.allocs - before.allocs);
+        // Those that came while the scavenger had the cache for a moment were served without one.
+        let direct = after.direct_allocs - before.direct_allocs;
+        assert_eq!(hits + refills + direct, after.allocs - before.allocs);
     });
 }
