@@ -4,7 +4,9 @@ mod child;
 
 use baton::{chan, go, time};
 use std::{
+    env,
     panic::{self, AssertUnwindSafe},
+    process::Command,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU32, AtomicUsize, Ordering::SeqCst},
@@ -167,6 +169,24 @@ fn a_second_panic_while_unwinding_aborts() {
         });
     });
     ran.died(libc::SIGABRT, &["first", "second"]);
+}
+
+/// What a test prints is captured for that test, by a thing of threads that threads inherit. Goroutines have no part in it: the threads
+/// that run them would keep the capture of the first test for ever.
+#[test]
+fn messages_are_nobodys_capture() {
+    const MARK: &str = "BATON_TEST_CAPTURED";
+    if env::var_os(MARK).is_some() {
+        return baton::run(|| assert!(go!(|| panic!("heard by all")).join().is_err()));
+    }
+    let mut command = Command::new(env::current_exe().unwrap());
+    command.args(["messages_are_nobodys_capture", "--exact"]).env(MARK, "1"); // without --nocapture
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert!(
+        String::from_utf8_lossy(&output.stderr).contains("heard by all"),
+        "{output:?}"
+    );
 }
 
 #[test]

@@ -3,7 +3,9 @@
 
 use std::{
     collections::HashMap,
+    ffi::{CStr, c_void},
     fs::{self, File},
+    io,
     mem::MaybeUninit,
     os::unix::fs::FileExt,
     ptr,
@@ -83,6 +85,32 @@ impl Probe {
         let n = self.0.as_ref()?.read_at(&mut line, 0).ok()?;
         Some(!line[..n].starts_with(b"running"))
     }
+}
+
+/// Starts a thread that inherits nothing of the caller but its signal mask: std's would take the caller's output capture along (what
+/// a test prints is kept for that test), and so would all threads that it starts. The name has at most 15 bytes.
+pub(super) fn start_thread(name: &'static CStr, run: fn()) -> io::Result<()> {
+    struct Task(&'static CStr, fn());
+    extern "C" fn main(task: *mut c_void) -> *mut c_void {
+        // SAFETY: made below, and given to this thread.
+        let Task(name, run) = *unsafe { Box::from_raw(task.cast::<Task>()) };
+        // SAFETY: the call copies the name.
+        unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
+        run();
+        ptr::null_mut()
+    }
+    let task = Box::into_raw(Box::new(Task(name, run)));
+    let mut thread = MaybeUninit::uninit();
+    // SAFETY: default attributes; `main` is right for this argument, which is the thread's from here on.
+    let error = unsafe { libc::pthread_create(thread.as_mut_ptr(), ptr::null(), main, task.cast()) };
+    if error != 0 {
+        // SAFETY: there is no thread, so it is still ours.
+        drop(unsafe { Box::from_raw(task) });
+        return Err(io::Error::from_raw_os_error(error));
+    }
+    // SAFETY: filled by the call that has succeeded; nobody joins the thread.
+    unsafe { libc::pthread_detach(thread.assume_init()) };
+    Ok(())
 }
 
 /// What a thread of this process does.

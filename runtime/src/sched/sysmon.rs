@@ -205,9 +205,7 @@ struct Suspect {
 
 /// Starts the monitor's thread.
 pub(super) fn start() {
-    let started = thread::Builder::new()
-        .name("baton-sysmon".into())
-        .spawn(|| Monitor::new(sched()).run());
+    let started = os::start_thread(c"baton-sysmon", || Monitor::new(sched()).run());
     if let Err(error) = started {
         fatal::no_thread("the monitor", &error);
     }
