@@ -40,6 +40,8 @@ pub struct Site {
     line: u32,
     /// The index of the class that its goroutines start in.
     class: AtomicU8,
+    /// Goroutines that were chosen to be measured because the site was new.
+    first: AtomicU32,
     /// Goroutines measured.
     measured: AtomicU32,
     /// The greatest depth of them.
@@ -66,6 +68,7 @@ impl Site {
             file,
             line,
             class: AtomicU8::new(0),
+            first: AtomicU32::new(0),
             measured: AtomicU32::new(0),
             deepest: AtomicUsize::new(0),
             blocks: AtomicU8::new(0),
@@ -81,12 +84,18 @@ impl Site {
         Class::from_index(self.class.load(Relaxed))
     }
 
-    /// Whether goroutine `id` is measured: while the site is new each is, later one in some, as its number has it, spread
-    /// evenly whatever the rhythm in which numbers are given.
+    /// Whether goroutine `id`, which is about to run for the first time, is measured: the first of the site are, later one in some, as
+    /// its number has it, spread evenly whatever the rhythm in which numbers are given.
+    ///
+    /// The first to *begin*: a million may do so before one of them ends.
     #[inline]
     pub(crate) fn is_measured(&self, id: u64) -> bool {
-        let spread = id.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        spread <= u64::MAX / ONE_IN || self.measured.load(Relaxed) < ALWAYS
+        let first = self.first.load(Relaxed);
+        if first < ALWAYS {
+            self.first.store(first + 1, Relaxed); // one too many, if two Ms come at a time
+            return true;
+        }
+        id.wrapping_mul(0x9e37_79b9_7f4a_7c15) <= u64::MAX / ONE_IN
     }
 
     /// A goroutine that was measured went this deep.
