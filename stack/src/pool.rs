@@ -337,10 +337,15 @@ pub(crate) fn release_free(how: Release) {
                 *surplus = if how == Release::All { list.len() } else { unused };
             }
         });
-        // One at a time, so that nobody waits for the lock while the kernel works.
-        while let Some(stack) = pool.with(|inner| inner.pop_surplus(&mut surplus)) {
-            reservation::empty(&stack);
-            pool.with(|inner| inner.cold.push(stack));
+        // Some at a time, so that nobody waits for the lock while the kernel works.
+        loop {
+            let mut some = [const { None }; LITTER];
+            pool.with(|inner| some.fill_with(|| inner.pop_surplus(&mut surplus)));
+            if some[0].is_none() {
+                break;
+            }
+            reservation::empty_all(some.iter().flatten());
+            pool.with(|inner| some.into_iter().flatten().for_each(|stack| inner.cold.push(stack)));
         }
     }
 }

@@ -68,7 +68,7 @@ pub(crate) const UNASKED: usize = 64 << 10;
 /// The length of the guard window below the extent, where the reservation goes on as far as that.
 pub(crate) const WINDOW: usize = 64 << 10;
 /// New stacks that are guarded by one system call.
-pub(crate) const LITTER: usize = pages::GUARDED_AT_ONCE / 2;
+pub(crate) const LITTER: usize = pages::AT_ONCE / 2;
 /// The least length of the guard at the bottom: more than a page, because C code need not probe its frames.
 const BOTTOM_GUARD: usize = 16 << 10;
 /// Room above `base` for the colour.
@@ -313,6 +313,18 @@ impl Desc {
         (self.lo()..self.hi()).contains(&address)
     }
 
+    /// Guards a free stack that traps, and whose memory was given back, below its first extent again.
+    fn guard_again(&self) {
+        let limit = self.limit_of(FIRST_EXTENT);
+        if self.spec.growth() == StackGrowth::Trap && self.limit() < limit {
+            let window = self.window_of(FIRST_EXTENT);
+            // SAFETY: nobody needs what is there. Guards that are left deeper down do no harm: growth opens whatever it passes.
+            if unsafe { pages::guard(window..limit) }.is_ok() {
+                self.set_extent(limit, window);
+            }
+        }
+    }
+
     /// Where the extent and the guard window of a new stack end.
     fn first_extent(&self) -> (usize, usize) {
         match self.spec.growth() {
@@ -440,13 +452,19 @@ unsafe impl corosensei::stack::Stack for Stack {
     }
 }
 
-/// Takes all memory from a free stack.
-pub(crate) fn empty(stack: &Stack) {
-    trim(stack);
-    let desc = stack.desc();
-    // SAFETY: nothing runs on the stack, since the caller holds its `Stack`; so nobody needs what is in it.
-    unsafe { pages::give_back(desc.limit()..desc.hi()) };
-    desc.set_class(Class::MIN);
+/// Takes all memory from at most [`LITTER`] free stacks.
+pub(crate) fn empty_all<'a>(stacks: impl Iterator<Item = &'a Stack> + Clone) {
+    let ranges = stacks.clone().map(|stack| stack.desc().limit()..stack.desc().hi());
+    // SAFETY: nothing runs on the stacks, since the caller holds them; so nobody needs what is in them.
+    if !unsafe { pages::give_all_back(ranges.clone()) } {
+        // SAFETY: as above.
+        ranges.for_each(|range| unsafe { pages::give_back(range) });
+    }
+    for desc in stacks.map(Stack::desc) {
+        desc.guard_again();
+        desc.set_class(Class::MIN);
+        copystack::counters().trimmed.fetch_add(1, Relaxed);
+    }
 }
 
 /// Makes a stack that grew as good as new: its deep pages go back to the system, all but the first 16 KiB, and a stack
@@ -460,14 +478,7 @@ pub(crate) fn trim(stack: &Stack) {
         // SAFETY: nothing runs on the stack, since the caller holds its `Stack`; so nobody needs what is in it.
         unsafe { pages::give_back(resident) };
     }
-    let limit = desc.limit_of(FIRST_EXTENT);
-    if desc.spec().growth() == StackGrowth::Trap && desc.limit() < limit {
-        let window = desc.window_of(FIRST_EXTENT);
-        // SAFETY: as above. Guards that are left deeper down do no harm: growth opens whatever it passes.
-        if unsafe { pages::guard(window..limit) }.is_ok() {
-            desc.set_extent(limit, window);
-        }
-    }
+    desc.guard_again();
     desc.set_class(kept);
     copystack::counters().trimmed.fetch_add(1, Relaxed);
 }

@@ -93,15 +93,19 @@ impl List {
 
 /// Takes the coldest stack of the first list that has too many, by `surplus`, which counts down.
 pub(crate) fn pop_surplus(lists: &mut [List], surplus: &mut [usize]) -> Option<Stack> {
-    let (list, left) = lists.iter_mut().zip(surplus).find(|(_, left)| **left > 0)?;
-    *left -= 1;
-    match list.pop_coldest() {
-        None => {
-            *left = 0;
-            None
+    for (list, left) in lists.iter_mut().zip(surplus) {
+        if *left == 0 {
+            continue;
         }
-        stack => stack,
+        match list.pop_coldest() {
+            None => *left = 0, // somebody took them meanwhile
+            stack => {
+                *left -= 1;
+                return stack;
+            }
+        }
     }
+    None
 }
 
 /// The number of small classes.

@@ -18,8 +18,8 @@ const MADV_GUARD_INSTALL: c_int = 102;
 const MADV_GUARD_REMOVE: c_int = 103;
 /// Linux 6.15: a file descriptor that stands for this process.
 const PIDFD_SELF: c_int = -10_000;
-/// How many ranges [`guard_all`] takes at a time.
-pub(crate) const GUARDED_AT_ONCE: usize = 32;
+/// How many ranges one system call takes at most.
+pub(crate) const AT_ONCE: usize = 32;
 
 /// How this process makes a page trap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,19 +86,40 @@ pub(crate) unsafe fn guard(range: Range<usize>) -> Result<(), c_int> {
 }
 
 /// Puts guard markers on all of these ranges by one system call; `false` if not all of them have theirs: then each needs a
-/// [`guard`] of its own, which does no harm to those that have. At most [`GUARDED_AT_ONCE`] ranges.
+/// [`guard`] of its own, which does no harm to those that have. At most [`AT_ONCE`] ranges.
 ///
 /// # Safety
 ///
 /// As for [`guard`], for each range.
 pub(crate) unsafe fn guard_all(ranges: impl Iterator<Item = Range<usize>>) -> bool {
+    // SAFETY: as the caller promised.
+    unsafe { advise_all(ranges, MADV_GUARD_INSTALL) }
+}
+
+/// Gives the physical pages of all of these ranges back by one system call, and so by one request to the other processors to forget
+/// them; `false` if not all are gone: then each needs a [`give_back`] of its own. At most [`AT_ONCE`] ranges.
+///
+/// # Safety
+///
+/// As for [`give_back`], for each range.
+pub(crate) unsafe fn give_all_back(ranges: impl Iterator<Item = Range<usize>>) -> bool {
+    // SAFETY: as the caller promised.
+    unsafe { advise_all(ranges, libc::MADV_DONTNEED) }
+}
+
+/// One piece of advice about many ranges by one system call; `false` if it was not done for all of them.
+///
+/// # Safety
+///
+/// As for the advice, for each range.
+unsafe fn advise_all(ranges: impl Iterator<Item = Range<usize>>, advice: c_int) -> bool {
     /// Set once the kernel has refused: it is older than Linux 6.15, or a filter of system calls does not know this one.
     static REFUSED: AtomicBool = AtomicBool::new(false);
     if REFUSED.load(Ordering::Relaxed) {
         return false;
     }
     // SAFETY: all-zero bytes are valid iovecs.
-    let mut vector: [libc::iovec; GUARDED_AT_ONCE] = unsafe { mem::zeroed() };
+    let mut vector: [libc::iovec; AT_ONCE] = unsafe { mem::zeroed() };
     let (mut len, mut bytes) = (0, 0);
     for (slot, range) in vector.iter_mut().zip(ranges) {
         slot.iov_base = address(&range);
@@ -107,16 +128,7 @@ pub(crate) unsafe fn guard_all(ranges: impl Iterator<Item = Range<usize>>) -> bo
         bytes += range.len();
     }
     // SAFETY: as the caller promised; the vector outlives the call.
-    let done = unsafe {
-        libc::syscall(
-            libc::SYS_process_madvise,
-            PIDFD_SELF,
-            vector.as_ptr(),
-            len,
-            MADV_GUARD_INSTALL,
-            0,
-        )
-    };
+    let done = unsafe { libc::syscall(libc::SYS_process_madvise, PIDFD_SELF, vector.as_ptr(), len, advice, 0) };
     if done < 0 && !matches!(process::errno(), libc::EAGAIN | libc::EINTR | libc::ENOMEM) {
         REFUSED.store(true, Ordering::Relaxed);
     }
