@@ -279,8 +279,12 @@ func stack(depth int) {
 }
 
 func main() {
-	runtime.GOMAXPROCS(workers)
 	row := os.Args[1]
+	if strings.HasSuffix(row, "_1") {
+		runtime.GOMAXPROCS(1)
+	} else {
+		runtime.GOMAXPROCS(workers)
+	}
 	switch row {
 	case "spawn_join":
 		perTurn(spawnJoin, func() {
@@ -307,7 +311,7 @@ func main() {
 				}
 			})
 		})
-	case "ping_pong":
+	case "ping_pong", "ping_pong_1":
 		perTurn(pingPong, func() {
 			ping, pong := make(chan int), make(chan int)
 			go func() {

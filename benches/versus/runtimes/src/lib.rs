@@ -13,6 +13,12 @@ use std::{
 
 /// Goroutines, tasks or threads at work at once, where a row does not say otherwise.
 pub const WORKERS: usize = 2;
+/// Workers for a row: one if its name ends so.
+#[must_use]
+pub fn workers(row: &str) -> usize {
+    if row.ends_with("_1") { 1 } else { WORKERS }
+}
+
 /// Spawn and join, one after the other.
 pub const SPAWN_JOIN: usize = 300_000;
 /// Spawned in one burst, then all awaited.

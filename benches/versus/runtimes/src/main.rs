@@ -18,12 +18,13 @@ use std::{
 use versus_runtimes::DEPTHS;
 
 /// Rows in the order of the table. In a row with several figures the first is the one compared.
-const ROWS: [&str; 21] = [
+const ROWS: [&str; 22] = [
     "spawn_join",
     "spawn_burst",
     "yield_alone",
     "yield_1000",
     "ping_pong",
+    "ping_pong_1",
     "spsc",
     "unbounded",
     "mpmc",

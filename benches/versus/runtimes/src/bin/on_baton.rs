@@ -21,7 +21,7 @@ static ALLOC: baton::Alloc = baton::Alloc;
 fn main() {
     let row = row();
     baton::Runtime::builder()
-        .procs(WORKERS)
+        .procs(workers(&row))
         .max_stack(if row.starts_with("stack") { 4 << 20 } else { 256 << 10 })
         .init()
         .unwrap();
@@ -34,7 +34,7 @@ fn main() {
         "yield_1000" => per_turn(YIELD_AMONG.0 * YIELD_AMONG.1, || {
             together(YIELD_AMONG.0, |_| (0..YIELD_AMONG.1).for_each(|_| baton::yield_now()));
         }),
-        "ping_pong" => per_turn(PING_PONG, ping_pong),
+        "ping_pong" | "ping_pong_1" => per_turn(PING_PONG, ping_pong),
         "spsc" => per_turn(SPSC, || spsc(chan::bounded(128))),
         "unbounded" => per_turn(SPSC, || spsc(chan::unbounded())),
         "mpmc" => per_turn(MPMC.0 * MPMC.1, mpmc),

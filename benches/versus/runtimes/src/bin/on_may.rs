@@ -11,7 +11,7 @@ fn main() {
     let row = row();
     let stack = if row.starts_with("stack") { 32 << 20 } else { 32 << 10 };
     may::config()
-        .set_workers(WORKERS)
+        .set_workers(workers(&row))
         .set_stack_size(stack / size_of::<usize>());
     // SAFETY: the rows keep nothing that belongs to a thread across a call that parks.
     let main = unsafe { coroutine::spawn(move || run(&row)) };
@@ -30,7 +30,7 @@ fn run(row: &str) {
                 (0..YIELD_AMONG.1).for_each(|_| coroutine::yield_now())
             });
         }),
-        "ping_pong" => per_turn(PING_PONG, || {
+        "ping_pong" | "ping_pong_1" => per_turn(PING_PONG, || {
             let (ping, pinged) = mpsc::channel();
             let (pong, ponged) = mpsc::channel();
             let other = go!(move || pinged.iter().for_each(|i: usize| pong.send(i).unwrap()));

@@ -18,7 +18,7 @@ use versus_runtimes::*;
 fn main() {
     let row = row();
     let rt = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(WORKERS)
+        .worker_threads(workers(&row))
         .enable_all()
         .build()
         .unwrap();
@@ -91,7 +91,7 @@ async fn run(row: String) {
             })
             .await;
         }
-        "ping_pong" => {
+        "ping_pong" | "ping_pong_1" => {
             per_turn(PING_PONG, async {
                 let (ping, mut pinged) = mpsc::channel(1);
                 let (pong, mut ponged) = mpsc::channel(1);
