@@ -4,8 +4,8 @@ use baton::{
     chan::{self, Select, never},
     context::Context,
     go, select,
-    sync::{Barrier, Condvar, Mutex, Pool, RwLock, Semaphore, WaitGroup},
-    time::{self, Timer},
+    sync::{Barrier, Condvar, Mutex, Pool, ReentrantMutex, RwLock, Semaphore, WaitGroup},
+    time::{self, Ticker, Timer},
     yield_now,
 };
 use std::{
@@ -82,6 +82,15 @@ fn locks_do_not_allocate() {
             }
         });
         let lock = Arc::new(RwLock::new(()));
+        let reentrant = Arc::new(ReentrantMutex::new(()));
+        counts_none_among_two("ReentrantMutex", {
+            let reentrant = Arc::clone(&reentrant);
+            move || {
+                let guards = (reentrant.lock(), reentrant.lock());
+                yield_now();
+                drop(guards);
+            }
+        });
         counts_none_among_two("RwLock", {
             let lock = Arc::clone(&lock);
             move || {
@@ -132,6 +141,14 @@ fn time_and_contexts_do_not_allocate() {
             timer.reset(NOTHING);
             timer.wait();
         });
+        let mut ticker = Ticker::new(NOTHING);
+        counts_none("Ticker", || _ = ticker.wait());
+        let ticks = chan::tick(NOTHING);
+        counts_none("tick", || _ = ticks.recv().unwrap());
+        counts_none(
+            "select! with a tick",
+            || select! { recv(ticks) -> tick => _ = tick.unwrap() },
+        );
         let mut group = Some(WaitGroup::new());
         let member = group.clone();
         counts_none("WaitGroup", || {
@@ -150,6 +167,24 @@ fn time_and_contexts_do_not_allocate() {
                 let permit = context.acquire(&semaphore, 1).unwrap();
                 yield_now();
                 drop(permit);
+                context.sleep(NOTHING).unwrap();
+            }
+        });
+        counts_none_among_two("a Condvar and a Barrier with a context", {
+            let (turn, barrier) = (Arc::new((Mutex::new(0), Condvar::new())), Arc::new(Barrier::new(2)));
+            let context = context.clone();
+            move || {
+                let mut count = turn.0.lock();
+                *count += 1;
+                let mine = *count;
+                if mine % 2 == 0 {
+                    turn.1.notify_one();
+                }
+                while mine % 2 == 1 && *count == mine {
+                    context.wait(&turn.1, &mut count).unwrap();
+                }
+                drop(count);
+                context.arrive(&barrier).unwrap();
             }
         });
         let (tx, rx) = chan::bounded(0);
