@@ -10,8 +10,10 @@
 //!                                        └────┘
 //! ```
 //!
-//! Objects are taken from the spans that have the fewest in, so that nearly empty spans get a chance to become empty and
-//! go back to the mheap, whence any class can have their pages.
+//! **Steering.** Refills take from the fullest spans, those that have the fewest objects in (to a factor of two, the lists'
+//! granularity), and lowest addresses first. So spans of which most objects are in get none taken from, drain as the
+//! program frees, and go back to the mheap, whence any class can have their pages. What it comes to is the row "resident /
+//! live, other sizes" of `benches/versus/alloc`.
 //!
 //! Whole lists that overflow wait in the transfer list for whoever wants them next, untouched. That is quick, but every object in
 //! it keeps a span from becoming free pages: so it may hold [`OWN_BYTES`] in each class, and [`SHARED_BYTES`] more in all.
