@@ -3,6 +3,7 @@
 use baton::{
     chan, go,
     sync::{Holder, Mutex, ReentrantMutex, RwLock, WaitGroup},
+    testing::Simulation,
     yield_now,
 };
 use std::{
@@ -343,4 +344,42 @@ fn many_readers_and_a_few_writers_come_to_an_end() {
         }
     });
     assert_eq!(*last.read(), 8 * rounds / 20);
+}
+
+/// Under many seeds: one in at a time although holders yield, readers see no half of a write, nobody is left waiting.
+#[test]
+fn locks_hold_in_every_drawn_order() {
+    for seed in 0..300 {
+        let total = Simulation::seed(seed).run(|| {
+            let (mutex, pair) = (Arc::new(Mutex::new(0_u32)), Arc::new(RwLock::new((0_u32, 0_u32))));
+            let parts: Vec<_> = (0..6)
+                .map(|i| {
+                    let (mutex, pair) = (Arc::clone(&mutex), Arc::clone(&pair));
+                    go!(move || {
+                        for _ in 0..4 {
+                            let mut total = mutex.lock();
+                            let before = *total;
+                            yield_now();
+                            *total = before + 1;
+                            drop(total);
+                            if i % 3 == 0 {
+                                let mut both = pair.write();
+                                both.0 += 1;
+                                yield_now();
+                                both.1 += 1;
+                            } else {
+                                let both = pair.read();
+                                yield_now();
+                                assert_eq!(both.0, both.1);
+                            }
+                        }
+                    })
+                })
+                .collect();
+            parts.into_iter().for_each(|part| part.join().unwrap());
+            assert_eq!(*pair.read(), (8, 8));
+            *mutex.lock()
+        });
+        assert_eq!(total, 24, "seed {seed}");
+    }
 }
