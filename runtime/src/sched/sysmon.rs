@@ -20,7 +20,7 @@
 //! | a P is in a declared call, and goroutines wait | 20 µs |
 //! | a P stands still for the first time, or one was taken: where one blocks there are more | 50 µs |
 //! | goroutines wait | twice as long as before, up to 0.4 ms, but not past the end of a slice |
-//! | Ps run | twice as long as before, up to 10 ms |
+//! | Ps run, and nobody waits | twice as long as before, 0.4 to 10 ms: it may need the CPU that one of them runs on |
 //! | nothing runs | until it is needed |
 //!
 //! The monitor also makes the Ms (a goroutine's stack is no place for pthread_create), wakes somebody when a timer is due on
@@ -260,8 +260,12 @@ impl Monitor {
                 SLEEP_FIRST_NS
             } else {
                 let busy = seen.waiting || self.stalls.any();
-                let longest = if busy { SLEEP_BUSY_NS } else { SLEEP_QUIET_NS };
-                (period * 2).min(longest).min(seen.slice_ends.max(SLEEP_FIRST_NS))
+                let next = if busy {
+                    (period * 2).min(SLEEP_BUSY_NS)
+                } else {
+                    (period * 2).clamp(SLEEP_BUSY_NS, SLEEP_QUIET_NS)
+                };
+                next.min(seen.slice_ends.max(SLEEP_FIRST_NS))
             };
             self.look_at_quota();
             self.requests.look(self.sched, time::now());
