@@ -3,26 +3,13 @@
 //! system's: this test runs where it is set already, and says so where it is not.
 
 use baton::{Builder, SpawnError, chan};
-use std::{fs, hint::black_box, ptr};
+use std::fs;
+
+mod descend;
+use descend::descend;
 
 #[global_allocator]
 static ALLOC: baton::Alloc = baton::Alloc;
-
-/// Uses `depth` bytes of stack.
-fn descend(depth: usize) -> usize {
-    #[inline(never)]
-    fn frame(floor: usize) -> usize {
-        let words = black_box([floor; 60]);
-        let below = if ptr::from_ref(&words).addr() > floor {
-            frame(floor)
-        } else {
-            0
-        };
-        below + black_box(words)[0] / words[1]
-    }
-    let here = 0_u8;
-    frame(ptr::from_ref(&here).addr() - depth)
-}
 
 #[test]
 fn stacks_that_cannot_be_charged_are_refused_in_time() {

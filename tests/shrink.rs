@@ -5,9 +5,11 @@ use baton::{Alloc, chan, go, sync::WaitGroup};
 use std::{
     fs,
     hint::black_box,
-    ptr,
     sync::{Mutex, MutexGuard, PoisonError},
 };
+
+mod descend;
+use descend::descend;
 
 #[global_allocator]
 static ALLOC: Alloc = Alloc;
@@ -19,22 +21,6 @@ fn alone() -> MutexGuard<'static, ()> {
 }
 
 const GOROUTINES: usize = if cfg!(debug_assertions) { 2_000 } else { 10_000 };
-
-#[inline(never)]
-fn frame(floor: usize) -> usize {
-    let words = black_box([floor; 60]);
-    let below = if ptr::from_ref(&words).addr() > floor {
-        frame(floor)
-    } else {
-        0
-    };
-    below + black_box(words)[59] / floor
-}
-
-fn descend(depth: usize) -> usize {
-    let here = 0_u8;
-    frame(ptr::from_ref(&here).addr() - depth)
-}
 
 /// Bytes resident, page tables included.
 fn memory() -> usize {

@@ -1,23 +1,10 @@
 //! What `go!` learns about the stacks of its goroutines. A binary of its own: it looks at what all sites have learned.
 
 use baton::{SpawnSite, chan, go};
-use std::{hint::black_box, ops::RangeInclusive, ptr};
+use std::ops::RangeInclusive;
 
-/// Uses `depth` bytes of stack.
-fn descend(depth: usize) -> usize {
-    #[inline(never)]
-    fn frame(floor: usize) -> usize {
-        let words = black_box([floor; 60]);
-        let below = if ptr::from_ref(&words).addr() > floor {
-            frame(floor)
-        } else {
-            0
-        };
-        below + black_box(words)[0] / words[1]
-    }
-    let here = 0_u8;
-    frame(ptr::from_ref(&here).addr() - depth)
-}
+mod descend;
+use descend::descend;
 
 /// What the site at this line has learned.
 fn learned(line: u32) -> SpawnSite {
