@@ -9,7 +9,9 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use std::{
     alloc::{GlobalAlloc, Layout, System},
     hint::black_box,
-    ptr,
+    iter, ptr,
+    sync::mpsc,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -99,6 +101,158 @@ fn batch(c: &mut Criterion) {
     }
 }
 
+/// Objects of many sizes, of which one after the other is freed and another allocated in its place.
+struct Live<A: GlobalAlloc + Copy> {
+    alloc: A,
+    objects: Vec<(*mut u8, Layout)>,
+    random: u64,
+}
+
+// SAFETY: the objects are its own, and memory belongs to no thread.
+unsafe impl<A: GlobalAlloc + Copy + Send> Send for Live<A> {}
+
+impl<A: GlobalAlloc + Copy> Live<A> {
+    fn new(alloc: A, n: usize) -> Self {
+        let mut live = Self {
+            alloc,
+            objects: Vec::with_capacity(n),
+            random: 0x9e37_79b9_7f4a_7c15,
+        };
+        for _ in 0..n {
+            let layout = live.layout();
+            live.objects.push((allocate(&alloc, layout), layout));
+        }
+        live
+    }
+
+    fn random(&mut self) -> usize {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        self.random as usize
+    }
+
+    /// 8 B to 4 KiB, each octave as often as the others.
+    fn layout(&mut self) -> Layout {
+        let octave = 8 << (self.random() % 9);
+        layout(octave + self.random() % octave)
+    }
+
+    fn replace(&mut self, times: usize) {
+        for _ in 0..times {
+            let at = self.random() % self.objects.len();
+            let (old, old_layout) = self.objects[at];
+            // SAFETY: allocated with this layout, and its place is taken at once.
+            unsafe { free(&self.alloc, old, old_layout) };
+            let layout = self.layout();
+            let new = allocate(&self.alloc, layout);
+            // SAFETY: the object is as large as this at least.
+            unsafe { new.write(1) };
+            self.objects[at] = (new, layout);
+        }
+    }
+}
+
+impl<A: GlobalAlloc + Copy> Drop for Live<A> {
+    fn drop(&mut self) {
+        for &(object, layout) in &self.objects {
+            // SAFETY: allocated with this layout, and nobody has it any more.
+            unsafe { free(&self.alloc, object, layout) };
+        }
+    }
+}
+
+/// An object that another thread frees.
+struct Parcel(*mut u8);
+
+// SAFETY: the object is its own, and memory belongs to no thread.
+unsafe impl Send for Parcel {}
+
+/// The time of `n` objects of 64 bytes that one thread allocates and another frees, in batches.
+fn sent(alloc: impl GlobalAlloc + Copy + Send + Sync, n: u64) -> Duration {
+    let layout = layout(64);
+    let (tx, rx) = mpsc::sync_channel::<Vec<Parcel>>(8);
+    let start = Instant::now();
+    thread::scope(|s| {
+        s.spawn(move || {
+            for Parcel(object) in rx.iter().flatten() {
+                // SAFETY: allocated by the other thread, and sent here once.
+                unsafe { free(&alloc, object, layout) };
+            }
+        });
+        for _ in 0..n.div_ceil(BATCH as u64) {
+            let batch = iter::repeat_with(|| Parcel(allocate(&alloc, layout)));
+            tx.send(batch.take(BATCH).collect()).expect("the other thread is there");
+        }
+        drop(tx);
+    });
+    start.elapsed()
+}
+
+/// The time of `n` replacements, half of them by each of two threads that exchange what they hold after each 4,096.
+fn exchanged<A: GlobalAlloc + Copy + Send + Sync>(alloc: A, n: u64) -> Duration {
+    const TURN: usize = 4096;
+    let rounds = n.div_ceil(2 * TURN as u64);
+    let (there, here) = (mpsc::channel::<Live<A>>(), mpsc::channel::<Live<A>>());
+    let work = |to: mpsc::Sender<Live<A>>, from: mpsc::Receiver<Live<A>>| {
+        let mut live = Live::new(alloc, TURN);
+        for _ in 0..rounds {
+            live.replace(TURN);
+            to.send(live).expect("the other thread is there");
+            live = from.recv().expect("the other thread is there");
+        }
+    };
+    let start = Instant::now();
+    thread::scope(|s| {
+        s.spawn(|| work(there.0, here.1));
+        work(here.0, there.1);
+    });
+    start.elapsed()
+}
+
+/// The time of `n` objects that grow from 64 bytes to 64 MiB, doubling, and are written.
+fn grown(alloc: &impl GlobalAlloc, n: u64) -> Duration {
+    let start = Instant::now();
+    for _ in 0..n {
+        let mut size = 64;
+        let mut object = allocate(alloc, layout(size));
+        while size < 64 << 20 {
+            // SAFETY: allocated with this layout; the size is not zero.
+            object = unsafe { alloc.realloc(object, layout(size), 2 * size) };
+            assert!(!object.is_null(), "there is memory");
+            // SAFETY: so large is it now.
+            unsafe { object.add(size).write_bytes(1, size) };
+            size *= 2;
+        }
+        // SAFETY: allocated with this layout.
+        unsafe { free(alloc, object, layout(size)) };
+    }
+    start.elapsed()
+}
+
+/// One row with both allocators, the one as [`baton::Alloc`] and the other as [`System`].
+macro_rules! both {
+    ($c:expr, $name:literal, $row:expr) => {
+        let mut group = $c.benchmark_group(concat!("alloc/", $name));
+        group.bench_function("baton", |b| b.iter_custom(|n| $row(baton::Alloc, n)));
+        group.bench_function("system", |b| b.iter_custom(|n| $row(System, n)));
+        group.finish();
+    };
+}
+
+fn traffic(c: &mut Criterion) {
+    fn mixed<A: GlobalAlloc + Copy>(alloc: A, n: u64) -> Duration {
+        let mut live = Live::new(alloc, 10_000);
+        let start = Instant::now();
+        live.replace(n as usize);
+        start.elapsed()
+    }
+    both!(c, "mixed", mixed);
+    both!(c, "exchanged", exchanged);
+    both!(c, "sent", sent);
+    both!(c, "grown", |alloc, n| grown(&alloc, n));
+}
+
 fn short() -> Criterion {
     Criterion::default()
         .warm_up_time(Duration::from_millis(300))
@@ -109,6 +263,6 @@ fn short() -> Criterion {
 criterion_group! {
     name = benches;
     config = short();
-    targets = pair, batch
+    targets = pair, batch, traffic
 }
 criterion_main!(benches);
