@@ -119,6 +119,7 @@ fn who_goes_on_meanwhile_loses_nothing() {
 fn it_happens_by_itself() {
     let _alone = alone();
     baton::run(|| {
+        Alloc::release_free(); // what other tests left would go meanwhile, and be missed below
         let before = memory();
         let (tx, rx) = chan::bounded::<()>(0);
         let here = WaitGroup::new();
@@ -136,7 +137,7 @@ fn it_happens_by_itself() {
         // These stay in the processors' caches.
         (0..8).for_each(|_| assert!(go!(|| descend(400 << 10)).join().unwrap() > 0));
         let at_work = memory() - before;
-        assert!(at_work > 200 * (200 << 10), "{at_work}");
+        assert!(at_work > 190 * (200 << 10), "{at_work}"); // a scavenger that is at it still may take something of others
         // 16 KiB may stay of each, and the processors' caches are empty.
         while memory().saturating_sub(before) > 200 * (32 << 10) {
             std::thread::sleep(std::time::Duration::from_millis(10));
