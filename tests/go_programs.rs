@@ -430,29 +430,33 @@ fn a_close_hides_no_message() {
     });
 }
 
-/// Two that offer and ask for the same thing on one channel meet each other as often as both want, and nobody meets himself.
+/// Some that offer and ask for the same thing on one channel meet each other as often as they want, and nobody meets himself.
+/// All but one get all their turns; that one has nobody left to meet.
 #[test]
 fn nobody_who_selects_meets_himself() {
     everywhere(|spawn| {
-        for capacity in [0, 10] {
-            const N: usize = 20;
+        const N: usize = 20;
+        for (parties, capacity) in [(2, 0), (3, 0), (5, 0), (2, 10)] {
             let (tx, rx) = chan::bounded(capacity);
+            let (stop, stopped) = chan::bounded::<()>(0);
             let (done, ends) = chan::unbounded();
-            for me in 0..2 {
-                let (tx, rx, done) = (tx.clone(), rx.clone(), done.clone());
+            for me in 0..parties {
+                let (tx, rx, stopped, done) = (tx.clone(), rx.clone(), stopped.clone(), done.clone());
                 spawn(Box::new(move || {
                     for _ in 0..N {
                         select! {
                             send(tx, me) -> sent => sent.unwrap(),
                             recv(rx) -> from => assert!(capacity > 0 || from != Ok(me), "from itself"),
+                            recv(stopped) -> _ => break,
                         }
                     }
-                    drop((tx, rx));
                     done.send(()).unwrap();
                 }));
             }
             drop(done);
-            assert_eq!(ends.iter().count(), 2);
+            assert_eq!(ends.iter().take(parties - 1).count(), parties - 1);
+            drop(stop);
+            assert_eq!(ends.iter().count(), 1);
         }
     });
 }

@@ -17,6 +17,7 @@
 //! | [`Violation::WokenTwice`] | a party was woken that was not parked, or had been woken |
 //! | [`Violation::Stuck`] | nothing can happen any more, and a party waits |
 //! | [`Violation::Count`] | a message was lost or doubled, or lies in a rendezvous |
+//! | [`Violation::Exchanged`] | a party at a rendezvous got the message of another pair |
 //!
 //! Each protocol that leaves one thing out must be found wrong, which shows that the checks bite.
 
@@ -77,7 +78,19 @@ const LATER: &[&[Op]] = &[
     &[timed(one(&[(B, Send)])), one(&[(A, Send)])],
 ];
 
-const ALL: &[&[&[Op]]] = &[CROSSWISE, DEADLINES, FAN_IN, MIXED, CREDIT, TWICE, LATER];
+/// Four that offer and ask for the same thing.
+const MEETING: &[&[Op]] = &[BOTH_WAYS; 4];
+const BOTH_WAYS: &[Op] = &[select(&[(A, Send), (A, Recv)])];
+/// Three, one of which comes back while its message still lies there.
+const COMES_BACK: &[&[Op]] = &[
+    &[timed(select(&[(A, Send)])), timed(select(&[(A, Recv)]))],
+    &[timed(select(&[(A, Recv)]))],
+    &[timed(select(&[(A, Send)]))],
+];
+
+const ALL: &[&[&[Op]]] = &[
+    CROSSWISE, DEADLINES, FAN_IN, MIXED, CREDIT, TWICE, LATER, MEETING, COMES_BACK,
+];
 
 #[test]
 fn the_protocol_is_right() {
@@ -145,4 +158,9 @@ fn completing_without_settling_is_wrong() {
 #[test]
 fn locks_without_an_order_are_wrong() {
     is_wrong(Fault::Order, &[Violation::Stuck]);
+}
+
+#[test]
+fn counting_promises_at_a_rendezvous_is_wrong() {
+    is_wrong(Fault::Counts, &[Violation::Exchanged]);
 }

@@ -27,6 +27,8 @@ mod chan {
     pub(crate) mod error;
     #[path = "hchan.rs"]
     mod hchan;
+    #[path = "pairs.rs"]
+    mod pairs;
     #[path = "promise.rs"]
     mod promise;
 

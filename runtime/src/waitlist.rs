@@ -63,11 +63,11 @@ impl Node {
     }
 
     /// A node of a party that waits for several things, of which this is number `case`.
-    pub(crate) const fn for_case(waiter: *const Waiter, kind: u32, case: u32) -> Self {
+    pub(crate) const fn for_case(waiter: *const Waiter, kind: u32, case: u32, data: *mut ()) -> Self {
         Self {
             kind,
             case,
-            ..Self::new(waiter, ptr::null_mut())
+            ..Self::new(waiter, data)
         }
     }
 

@@ -1,7 +1,7 @@
 //! The model: channels, parties, their g0s and timers, and every step that can follow a state.
 
 use Dir::{Recv, Send};
-use std::collections::HashSet;
+use std::{collections::HashSet, mem};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Violation {
@@ -9,6 +9,7 @@ pub(crate) enum Violation {
     WokenTwice,
     Stuck,
     Count,
+    Exchanged,
 }
 
 /// What is left out.
@@ -26,6 +27,8 @@ pub(crate) enum Fault {
     Settle,
     /// Locks are taken in the order of the arms.
     Order,
+    /// A rendezvous counts its promises as the other channels do: whoever was promised a message takes the next.
+    Counts,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -77,10 +80,22 @@ struct Node {
     wait: u8,
 }
 
+/// A message: the party that sends it, and which of its operations that is.
+type Message = (usize, usize);
+
+/// A place in the table of a rendezvous (`pairs.rs`).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Place {
+    Free,
+    Open(Option<Node>),
+    Full(Message),
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct Chan {
     held: bool,
-    queue: usize,
+    queue: Vec<Message>,
+    places: Vec<Place>,
     promised_out: usize,
     promised_in: usize,
     receivers: Vec<Node>,
@@ -114,6 +129,10 @@ struct Party {
     woken: bool,
     /// The case of whoever claimed it; a timer leaves none.
     outcome: Option<usize>,
+    /// The place that it was promised, at a rendezvous.
+    pair: Option<usize>,
+    /// What must come, at a rendezvous: the message of who it was paired with.
+    expects: Option<Message>,
     /// Waits for a message that was promised.
     creditor: bool,
     /// Channels whose locks g0 has yet to give back.
@@ -163,6 +182,8 @@ impl Model {
             in_frame: false,
             woken: false,
             outcome: None,
+            pair: None,
+            expects: None,
             creditor: false,
             commit: Vec::new(),
             arm: None,
@@ -281,7 +302,7 @@ impl Model {
             if self.is_ready(&state.chans[chan], dir) {
                 waits = false;
                 let mut s = unlocked.clone();
-                next.push(self.promise(&mut s, chan, dir).map(|promised| {
+                next.push(self.promise(&mut s, p, chan, dir).map(|promised| {
                     // Not ready after all: once more.
                     s.at(
                         p,
@@ -349,12 +370,12 @@ impl Model {
     }
 
     fn has_room(&self, chan: &Chan) -> bool {
-        chan.queue + chan.promised_in < self.capacity
+        chan.queue.len() + chan.promised_in < self.capacity
     }
 
     fn is_ready(&self, chan: &Chan, dir: Dir) -> bool {
         match dir {
-            Recv => chan.queue > chan.promised_out || !chan.senders.is_empty(),
+            Recv => has_message(chan) || !chan.senders.is_empty(),
             Send => self.has_room(chan) || !chan.receivers.is_empty(),
         }
     }
@@ -384,31 +405,78 @@ impl Model {
         !self.op(s, node.party).select
     }
 
+    /// Whether promises on this channel are addressed.
+    fn pairs(&self) -> bool {
+        self.capacity == 0 && !self.is(Fault::Counts)
+    }
+
+    /// Two have chosen each other. What must come of that is noted whatever the protocol; where it pairs them, they are told their
+    /// place, which has the message if `there`.
+    fn pair(&self, s: &mut State, chan: usize, sender: usize, receiver: usize, there: bool) {
+        if self.capacity > 0 {
+            return;
+        }
+        let message = (sender, s.parties[sender].op);
+        s.parties[receiver].expects = Some(message);
+        if !self.pairs() {
+            return;
+        }
+        let places = &mut s.chans[chan].places;
+        let free = places.iter().position(|place| *place == Place::Free);
+        let pair = free.unwrap_or(places.len());
+        if pair == places.len() {
+            places.push(Place::Free);
+        }
+        places[pair] = if there { Place::Full(message) } else { Place::Open(None) };
+        s.parties[sender].pair = Some(pair);
+        s.parties[receiver].pair = Some(pair);
+    }
+
+    /// A message for a receiver that selects, from one that has it.
+    fn keep(&self, s: &mut State, chan: usize, sender: usize, receiver: usize) {
+        self.pair(s, chan, sender, receiver, true);
+        if !self.pairs() {
+            let message = (sender, s.parties[sender].op);
+            s.chans[chan].promised_out += 1;
+            s.chans[chan].queue.push(message);
+        }
+        s.parties[sender].pair = None;
+        s.parties[sender].sent += 1;
+    }
+
+    /// A sender that selects and a receiver have chosen each other.
+    fn engage(&self, s: &mut State, chan: usize, sender: usize, receiver: usize) {
+        self.pair(s, chan, sender, receiver, false);
+        if !self.pairs() {
+            s.chans[chan].promised_in += 1;
+            s.chans[chan].promised_out += 1;
+        }
+    }
+
     /// A send or a receive on one channel, under its lock.
     fn operate(&self, s: &mut State, p: usize, chan: usize, dir: Dir) -> Result<(), Violation> {
         match dir {
             Send => {
                 if let Some(receiver) = self.claim(s, chan, Recv)? {
-                    s.parties[p].sent += 1;
                     if self.is_plain(s, receiver) {
+                        s.parties[p].sent += 1;
                         s.parties[receiver.party].received += 1;
                     } else {
-                        s.chans[chan].promised_out += 1;
-                        s.chans[chan].queue += 1;
+                        self.keep(s, chan, p, receiver.party);
                     }
                     s.parties[p].pc = Pc::Wake(receiver);
                     return Ok(());
                 }
                 if self.has_room(&s.chans[chan]) {
-                    s.chans[chan].queue += 1;
+                    s.chans[chan].queue.push((p, s.parties[p].op));
                     s.parties[p].sent += 1;
                     self.end(s, p);
                     return Ok(());
                 }
             }
-            Recv if s.chans[chan].queue > s.chans[chan].promised_out => {
-                s.chans[chan].queue -= 1;
-                s.parties[p].received += 1;
+            Recv if has_message(&s.chans[chan]) => {
+                let message = s.chans[chan].queue.remove(0);
+                s.receive(p, message)?;
                 match self.let_in(s, chan)? {
                     Some(sender) => s.parties[p].pc = Pc::Wake(sender),
                     None => self.end(s, p),
@@ -423,8 +491,7 @@ impl Model {
                     return Ok(());
                 }
                 Some(sender) => {
-                    s.chans[chan].promised_in += 1;
-                    s.chans[chan].promised_out += 1;
+                    self.engage(s, chan, sender.party, p);
                     s.wake(sender)?;
                     return self.complete(s, p, chan, Recv);
                 }
@@ -444,7 +511,8 @@ impl Model {
         let sender = self.claim(s, chan, Send)?;
         if let Some(sender) = sender {
             if self.is_plain(s, sender) {
-                s.chans[chan].queue += 1;
+                let message = (sender.party, s.parties[sender.party].op);
+                s.chans[chan].queue.push(message);
                 s.parties[sender.party].sent += 1;
             } else {
                 s.chans[chan].promised_in += 1;
@@ -454,47 +522,42 @@ impl Model {
     }
 
     /// Decides for a case; `false` if it was not ready after all.
-    fn promise(&self, s: &mut State, chan: usize, dir: Dir) -> Result<bool, Violation> {
+    fn promise(&self, s: &mut State, p: usize, chan: usize, dir: Dir) -> Result<bool, Violation> {
         match dir {
-            Recv if s.chans[chan].queue > s.chans[chan].promised_out => {}
+            Recv if has_message(&s.chans[chan]) => s.chans[chan].promised_out += 1,
             Recv => {
                 let Some(sender) = self.claim(s, chan, Send)? else {
                     return Ok(false);
                 };
                 if self.is_plain(s, sender) {
-                    s.chans[chan].queue += 1;
-                    s.parties[sender.party].sent += 1;
+                    self.keep(s, chan, sender.party, p);
                 } else {
-                    s.chans[chan].promised_in += 1;
+                    self.engage(s, chan, sender.party, p);
                 }
                 s.wake(sender)?;
             }
+            Send if self.has_room(&s.chans[chan]) => s.chans[chan].promised_in += 1,
             Send => {
-                if !self.has_room(&s.chans[chan]) {
-                    let Some(receiver) = self.claim(s, chan, Recv)? else {
-                        return Ok(false);
-                    };
-                    s.chans[chan].promised_out += 1;
-                    if self.is_plain(s, receiver) {
-                        s.parties[receiver.party].creditor = true;
-                        s.chans[chan].creditors.push(receiver);
-                    } else {
-                        s.wake(receiver)?;
-                    }
+                let Some(receiver) = self.claim(s, chan, Recv)? else {
+                    return Ok(false);
+                };
+                self.engage(s, chan, p, receiver.party);
+                if self.is_plain(s, receiver) {
+                    s.parties[receiver.party].creditor = true;
+                    s.await_message(receiver, chan);
+                } else {
+                    s.wake(receiver)?;
                 }
-                s.chans[chan].promised_in += 1;
-                return Ok(true);
             }
         }
-        s.chans[chan].promised_out += 1;
         Ok(true)
     }
 
     fn complete(&self, s: &mut State, p: usize, chan: usize, dir: Dir) -> Result<(), Violation> {
-        let c = &mut s.chans[chan];
         let mut creditor = None;
+        let pair = s.parties[p].pair;
         match dir {
-            Recv if c.queue == 0 => {
+            Recv if !s.is_there(chan, pair) => {
                 s.parties[p].creditor = true;
                 s.chans[chan].held = true;
                 let op = Op {
@@ -507,35 +570,31 @@ impl Model {
                     case: 0,
                     wait: s.parties[p].wait,
                 };
-                s.chans[chan].creditors.push(node);
+                s.await_message(node, chan);
                 return Ok(());
             }
             Recv => {
-                c.queue -= 1;
-                c.promised_out -= 1;
-                s.parties[p].received += 1;
+                let message = s.take_promised(chan, pair);
+                s.receive(p, message)?;
             }
             Send => {
-                c.promised_in -= 1;
-                if c.creditors.is_empty() {
-                    c.queue += 1;
-                } else {
-                    let node = c.creditors.remove(0);
-                    c.promised_out -= 1;
+                let message = (p, s.parties[p].op);
+                creditor = s.send_promised(chan, pair, message);
+                if let Some(node) = creditor {
                     s.touch(node)?;
-                    s.parties[node.party].received += 1;
-                    creditor = Some(node);
+                    s.receive(node.party, message)?;
                 }
                 s.parties[p].sent += 1;
             }
         }
-        while !self.is(Fault::Settle) {
-            if s.chans[chan].queue > s.chans[chan].promised_out
+        s.parties[p].pair = None;
+        while pair.is_none() && !self.is(Fault::Settle) {
+            if has_message(&s.chans[chan])
                 && let Some(receiver) = self.claim(s, chan, Recv)?
             {
                 if self.is_plain(s, receiver) {
-                    s.chans[chan].queue -= 1;
-                    s.parties[receiver.party].received += 1;
+                    let message = s.chans[chan].queue.remove(0);
+                    s.receive(receiver.party, message)?;
                 } else {
                     s.chans[chan].promised_out += 1;
                 }
@@ -566,8 +625,12 @@ impl Model {
                 }
                 let sent: usize = state.parties.iter().map(|party| party.sent).sum();
                 let received: usize = state.parties.iter().map(|party| party.received).sum();
-                let queued: usize = state.chans.iter().map(|chan| chan.queue).sum();
-                if sent != received + queued || state.chans.iter().any(|chan| chan.queue > self.capacity) {
+                let queued: usize = state.chans.iter().map(|chan| chan.queue.len()).sum();
+                let open = |chan: &Chan| chan.places.iter().any(|place| *place != Place::Free);
+                if sent != received + queued
+                    || state.chans.iter().any(|chan| chan.queue.len() > self.capacity)
+                    || state.chans.iter().any(open)
+                {
                     return Err(Violation::Count);
                 }
             }
@@ -583,7 +646,71 @@ impl Model {
     }
 }
 
+/// Whether there is a message that was promised to nobody.
+fn has_message(chan: &Chan) -> bool {
+    chan.queue.len() > chan.promised_out
+}
+
 impl State {
+    /// A party gets a message, which must be the one of who it was paired with.
+    fn receive(&mut self, p: usize, message: Message) -> Result<(), Violation> {
+        let party = &mut self.parties[p];
+        party.received += 1;
+        party.pair = None;
+        match party.expects.take() {
+            Some(expected) if expected != message => Err(Violation::Exchanged),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the message that was promised is there.
+    fn is_there(&self, chan: usize, pair: Option<usize>) -> bool {
+        match pair {
+            Some(pair) => matches!(self.chans[chan].places[pair], Place::Full(_)),
+            None => !self.chans[chan].queue.is_empty(),
+        }
+    }
+
+    /// Takes it.
+    fn take_promised(&mut self, chan: usize, pair: Option<usize>) -> Message {
+        let chan = &mut self.chans[chan];
+        let Some(pair) = pair else {
+            chan.promised_out -= 1;
+            return chan.queue.remove(0);
+        };
+        match mem::replace(&mut chan.places[pair], Place::Free) {
+            Place::Full(message) => message,
+            other => unreachable!("{other:?}"),
+        }
+    }
+
+    /// The node of one that was promised a message and waits for it.
+    fn await_message(&mut self, node: Node, chan: usize) {
+        match self.parties[node.party].pair {
+            Some(pair) => self.chans[chan].places[pair] = Place::Open(Some(node)),
+            None => self.chans[chan].creditors.push(node),
+        }
+    }
+
+    /// Puts a message where it was promised, or gives who waits for it.
+    fn send_promised(&mut self, chan: usize, pair: Option<usize>, message: Message) -> Option<Node> {
+        let chan = &mut self.chans[chan];
+        if let Some(pair) = pair {
+            let Place::Open(creditor) = chan.places[pair] else {
+                unreachable!("a message is put once")
+            };
+            chan.places[pair] = creditor.map_or(Place::Full(message), |_| Place::Free);
+            return creditor;
+        }
+        chan.promised_in -= 1;
+        if chan.creditors.is_empty() {
+            chan.queue.push(message);
+            return None;
+        }
+        chan.promised_out -= 1;
+        Some(chan.creditors.remove(0))
+    }
+
     fn at(&self, p: usize, pc: Pc) -> Self {
         let mut next = self.clone();
         next.parties[p].pc = pc;

@@ -20,7 +20,10 @@
 //! next there, pay 10 ns for a send and its receive together, and the lock is what makes handing over, selecting and closing
 //! simple.
 
-use super::error::{RecvTimeoutError, SendTimeoutError, TryRecvError, TrySendError};
+use super::{
+    error::{RecvTimeoutError, SendTimeoutError, TryRecvError, TrySendError},
+    pairs::Pairs,
+};
 use crate::lock::{Mutex, MutexGuard};
 use crate::{
     park::{Event, WaitReason, Waiter},
@@ -43,7 +46,7 @@ const FIRST_SLOTS: usize = 1024;
 
 /// `Node::kind`: sends or receives; a receiver's slot is to be filled, a sender's to be emptied.
 pub(super) const PLAIN: u32 = 0;
-/// `Node::kind`: selects; has no slot, and is given a promise.
+/// `Node::kind`: selects; has no slot for a message, but a `Cell<Promise>` for the promise that it is given.
 pub(super) const SELECT: u32 = 1;
 /// `Node::kind`: wants to know when a look is worth while, and takes nothing.
 pub(super) const WATCH: u32 = 2;
@@ -59,7 +62,9 @@ pub(super) struct State<T> {
     pub(super) queue: VecDeque<T>,
     pub(super) receivers: WaitList,
     pub(super) senders: WaitList,
-    /// Those who were promised a message and wait for it: see `promise`.
+    /// What was promised at a rendezvous; the next three are for the other channels. See `promise`.
+    pub(super) pairs: Pairs<T>,
+    /// Those who were promised a message and wait for it.
     pub(super) creditors: WaitList,
     /// Messages that were promised to receivers.
     pub(super) promised_out: usize,
@@ -118,9 +123,14 @@ impl<T> State<T> {
             // SAFETY: the slot of a receiver that is claimed and not yet woken is there, empty, and the claimer's.
             unsafe { (*receiver.data.cast::<Slot<T>>()).write(message) };
         } else {
-            self.promised_out += 1;
-            self.queue.push_back(message);
+            self.promise_message(receiver, message);
         }
+    }
+
+    /// Whether the channel has no place for a message, so that each is handed over.
+    #[inline]
+    pub(super) fn is_rendezvous(&self) -> bool {
+        self.capacity == 0
     }
 
     /// There is room: if a sender waits, it is let in. The caller wakes it once the lock is given back.
@@ -172,6 +182,7 @@ impl<T> Hchan<T> {
                 queue: VecDeque::with_capacity(capacity.unwrap_or(0).min(FIRST_SLOTS)),
                 receivers: WaitList::new(),
                 senders: WaitList::new(),
+                pairs: Pairs::new(),
                 creditors: WaitList::new(),
                 promised_out: 0,
                 promised_in: 0,
@@ -262,8 +273,8 @@ impl<T> Hchan<T> {
             match state.next_sender() {
                 Some(sender) if sender.kind == PLAIN => (Some(take(sender)), Some(sender)),
                 Some(sender) => {
-                    state.engage(sender);
-                    return Attempt::Done(self.receive_promised(state));
+                    let promise = state.engage(sender);
+                    return Attempt::Done(self.receive_promised(state, promise));
                 }
                 None if !state.disconnected => return Attempt::Wait((), state),
                 None => (None, None),
@@ -356,14 +367,18 @@ impl<T> Hchan<T> {
     /// end of something.
     pub(super) fn remove_receiver(&self) {
         if self.receivers.fetch_sub(1, AcqRel) == 1 {
-            self.disconnect(mem::take);
+            self.disconnect(|state| {
+                let mut discarded = mem::take(&mut state.queue);
+                discarded.extend(state.pairs.discard());
+                discarded
+            });
         }
     }
 
-    fn disconnect(&self, discard: impl FnOnce(&mut VecDeque<T>) -> VecDeque<T>) {
+    fn disconnect(&self, discard: impl FnOnce(&mut State<T>) -> VecDeque<T>) {
         let mut state = self.state.lock();
         state.disconnected = true;
-        let discarded = discard(&mut state.queue);
+        let discarded = discard(&mut state);
         let receivers = state.receivers.claim_all(Event::Closed);
         let senders = state.senders.claim_all(Event::Closed);
         drop(state);

@@ -34,6 +34,7 @@
 mod clock;
 mod error;
 mod hchan;
+mod pairs;
 mod port;
 mod promise;
 mod receiver;

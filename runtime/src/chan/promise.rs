@@ -14,19 +14,21 @@
 //!   send, a plain receiver waits                 ", and it becomes a creditor    "
 //! ```
 //!
+//! At capacity 0 there is no room, and each decision makes a pair of two who have chosen each other. Its place in `pairs` is what
+//! both are told, and what takes the place of the queue, the creditors and the counts: the sender puts its message there, and
+//! its receiver takes it from there, or waits there. Who was woken finds the number in the cell that its node leads to.
+//!
 //! # Invariants (under the lock)
 //!
 //! 1. `promised_out` messages are in the queue or will be put there by those who hold `promised_in`, so whoever was promised
 //!    a message need not wait for anybody who has not decided yet.
-//! 2. Capacity 0: `promised_out` is the length of the queue and `promised_in` together, so the queue holds nothing that was
-//!    not promised: a rendezvous stays one.
-//! 3. Promises are not addressed: a receiver gets any of the promised messages. So at a rendezvous of three or more that select on
-//!    both sides, messages may be exchanged: A has sent to M, who has not fetched the message yet, and is promised one by B; it may
-//!    find its own, and M gets that of B. (Go and crossbeam-channel do not do that.)
+//! 2. Capacity 0: the queue is empty and the counts are 0, and nobody gets a message but from the one it was paired with: a
+//!    rendezvous stays one.
+//! 3. Elsewhere promises are not addressed: a receiver gets the next message that is promised, whoever it is from.
 
 use super::{
     error::SendError,
-    hchan::{Hchan, PLAIN, Slot, State, WATCH, take},
+    hchan::{Hchan, PLAIN, SELECT, Slot, State, WATCH, take},
 };
 use crate::{
     lock::MutexGuard,
@@ -35,13 +37,15 @@ use crate::{
     waitlist::{Node, WaitList},
 };
 use parking_lot::lock_api::GuardNoSend;
-use std::mem;
+use std::{cell::Cell, mem};
 
 /// What the decision for an operation came to.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Promise {
     /// The operation will succeed.
     Kept,
+    /// It will, with the other of this pair.
+    Paired(usize),
     /// It will fail: the other end is gone.
     Closed,
     /// A moment that a channel of time gave, in nanoseconds.
@@ -50,10 +54,33 @@ pub(crate) enum Promise {
 
 impl<T> State<T> {
     /// A receiver and a sender have chosen each other, and the message is yet to come. `sender` selects and was claimed.
-    pub(super) fn engage(&mut self, sender: &Node) {
-        self.promised_out += 1;
-        self.promised_in += 1;
+    pub(super) fn engage(&mut self, sender: &Node) -> Promise {
+        let promise = if self.is_rendezvous() {
+            let promise = Promise::Paired(self.pairs.open());
+            tell(sender, promise);
+            promise
+        } else {
+            self.promised_out += 1;
+            self.promised_in += 1;
+            Promise::Kept
+        };
         sender.wake();
+        promise
+    }
+
+    /// Keeps a message for a receiver that selects.
+    fn keep(&mut self, message: T) -> Promise {
+        if self.is_rendezvous() {
+            return Promise::Paired(self.pairs.open_with(message));
+        }
+        self.promised_out += 1;
+        self.queue.push_back(message);
+        Promise::Kept
+    }
+
+    /// Keeps `message` for `receiver`, which selects and was claimed.
+    pub(super) fn promise_message(&mut self, receiver: &Node, message: T) {
+        tell(receiver, self.keep(message));
     }
 
     /// Whether a receive would not wait, as far as one can see without claiming anybody.
@@ -74,20 +101,30 @@ impl<T> State<T> {
         }
         match self.next_sender() {
             Some(sender) if sender.kind == PLAIN => {
-                self.promised_out += 1;
-                self.queue.push_back(take(sender));
+                let promise = self.keep(take(sender));
                 sender.wake();
+                Some(promise)
             }
-            Some(sender) => self.engage(sender),
-            None => return self.disconnected.then_some(Promise::Closed),
+            Some(sender) => Some(self.engage(sender)),
+            None => self.disconnected.then_some(Promise::Closed),
         }
-        Some(Promise::Kept)
     }
 
     /// Decides for a send, likewise.
     pub(super) fn promise_send(&mut self) -> Option<Promise> {
         if self.disconnected {
             return Some(Promise::Closed);
+        }
+        if self.is_rendezvous() {
+            let receiver = self.next_receiver()?;
+            let pair = self.pairs.open();
+            if receiver.kind == PLAIN {
+                self.pairs.waiting(pair).push(receiver);
+            } else {
+                tell(receiver, Promise::Paired(pair));
+                receiver.wake();
+            }
+            return Some(Promise::Paired(pair));
         }
         if !self.has_room() {
             let receiver = self.next_receiver()?;
@@ -100,6 +137,26 @@ impl<T> State<T> {
         }
         self.promised_in += 1;
         Some(Promise::Kept)
+    }
+
+    /// Takes a message that was promised, if it is there.
+    #[inline]
+    fn take_promised(&mut self, promise: Promise) -> Option<T> {
+        if let Promise::Paired(pair) = promise {
+            return self.pairs.take(pair);
+        }
+        let message = self.queue.pop_front()?;
+        self.promised_out -= 1;
+        self.settle();
+        Some(message)
+    }
+
+    /// Where one waits for it.
+    fn creditors(&mut self, promise: Promise) -> &mut WaitList {
+        match promise {
+            Promise::Paired(pair) => self.pairs.waiting(pair),
+            _ => &mut self.creditors,
+        }
     }
 
     /// A completion may have freed a place, or a message of a promise: whoever waits for one gets it.
@@ -124,6 +181,13 @@ impl<T> State<T> {
     }
 }
 
+/// Leaves a promise for a party that selects, that the caller has claimed and not yet woken.
+fn tell(party: &Node, promise: Promise) {
+    debug_assert!(party.kind == SELECT);
+    // SAFETY: the cell of such a party is there, and the claimer's.
+    unsafe { (*party.data.cast::<Cell<Promise>>()).set(promise) };
+}
+
 /// Whether somebody waits who would take part, and does not merely watch.
 fn has_partner(list: &WaitList) -> bool {
     list.any(|node| node.kind != WATCH)
@@ -131,21 +195,19 @@ fn has_partner(list: &WaitList) -> bool {
 
 impl<T> Hchan<T> {
     /// Completes a receive that was promised a message.
-    pub(super) fn complete_recv(&self) -> T {
-        self.receive_promised(self.state().lock())
+    pub(super) fn complete_recv(&self, promise: Promise) -> T {
+        self.receive_promised(self.state().lock(), promise)
     }
 
     /// The message that was promised, or the wait for it.
-    pub(super) fn receive_promised(&self, mut state: MutexGuard<'_, State<T>>) -> T {
-        if let Some(message) = state.queue.pop_front() {
-            state.promised_out -= 1;
-            state.settle();
+    pub(super) fn receive_promised(&self, mut state: MutexGuard<'_, State<T>>, promise: Promise) -> T {
+        if let Some(message) = state.take_promised(promise) {
             return message;
         }
         let mut slot = Slot::uninit();
         self.wait(
             state,
-            |state| &mut state.creditors,
+            |state| state.creditors(promise),
             &mut slot,
             WaitReason::ChanRecv,
             NEVER,
@@ -155,8 +217,23 @@ impl<T> Hchan<T> {
     }
 
     /// Completes a send that was promised a place.
-    pub(super) fn complete_send(&self, message: T) -> Result<(), SendError<T>> {
+    pub(super) fn complete_send(&self, promise: Promise, message: T) -> Result<(), SendError<T>> {
         let mut state = self.state().lock();
+        if let Promise::Paired(pair) = promise {
+            if state.disconnected {
+                state.pairs.close(pair);
+                return Err(SendError(message));
+            }
+            if let Some(receiver) = state.pairs.waiting(pair).pop() {
+                state.pairs.close(pair);
+                state.hand_to(receiver, message);
+                drop(state);
+                receiver.wake();
+            } else {
+                state.pairs.put(pair, message);
+            }
+            return Ok(());
+        }
         state.promised_in -= 1;
         if state.disconnected {
             return Err(SendError(message));

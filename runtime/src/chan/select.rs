@@ -38,6 +38,7 @@ use crate::{
     waitlist::Node,
 };
 use std::{
+    cell::Cell,
     fmt,
     marker::PhantomData,
     mem, ptr,
@@ -170,9 +171,9 @@ fn wait(cases: &mut [Case<'_>], kind: u32, biased: bool, deadline: u64) -> Optio
             unsafe { unlock_all(cases) };
             return None;
         }
-        let (number, event) = park(cases, kind, biased, deadline);
+        let (number, event, promised) = park(cases, kind, biased, deadline);
         let promise = match event {
-            Event::Done => Promise::Kept,
+            Event::Done => promised,
             Event::Closed => Promise::Closed,
             Event::TimedOut => continue, // the deadline, or a channel of time
         };
@@ -181,9 +182,10 @@ fn wait(cases: &mut [Case<'_>], kind: u32, biased: bool, deadline: u64) -> Optio
     }
 }
 
-/// Waits on all channels, whose locks g0 gives back. Which case it was, and what happened.
-fn park(cases: &mut [Case<'_>], kind: u32, biased: bool, deadline: u64) -> (usize, Event) {
+/// Waits on all channels, whose locks g0 gives back. Which case it was, what happened, and what was promised if it was `Done`.
+fn park(cases: &mut [Case<'_>], kind: u32, biased: bool, deadline: u64) -> (usize, Event, Promise) {
     let waiter = Waiter::new();
+    let promised = Cell::new(Promise::Kept);
     let mut until = deadline;
     if kind == SELECT {
         for case in &*cases {
@@ -192,7 +194,7 @@ fn park(cases: &mut [Case<'_>], kind: u32, biased: bool, deadline: u64) -> (usiz
         }
     }
     for (case, n) in cases.iter_mut().zip(0..) {
-        case.node = Some(Node::for_case(&raw const waiter, kind, n));
+        case.node = Some(Node::for_case(&raw const waiter, kind, n, promised.as_ptr().cast()));
         until = until.min(case.port.due());
     }
     let cases = &*cases;
@@ -220,7 +222,7 @@ fn park(cases: &mut [Case<'_>], kind: u32, biased: bool, deadline: u64) -> (usiz
             case.port.withdraw(node);
         }
     }
-    (waiter.case() as usize, waiter.outcome())
+    (waiter.case() as usize, waiter.outcome(), promised.get())
 }
 
 /// Chooses one of the ready operations, and, if `kind` is `SELECT`, decides for it.
@@ -549,7 +551,7 @@ impl SelectedOperation<'_> {
         let promise = self.promise;
         mem::forget(self);
         match promise {
-            Promise::Kept => sender.chan.complete_send(message),
+            Promise::Kept | Promise::Paired(_) => sender.chan.complete_send(promise, message),
             Promise::Closed | Promise::Moment(_) => Err(SendError(message)),
         }
     }
@@ -571,7 +573,7 @@ impl SelectedOperation<'_> {
         let promise = self.promise;
         mem::forget(self);
         match (promise, &receiver.flavor) {
-            (Promise::Kept, Flavor::Chan(chan)) => Ok(chan.complete_recv()),
+            (Promise::Kept | Promise::Paired(_), Flavor::Chan(chan)) => Ok(chan.complete_recv(promise)),
             (Promise::Moment(due), Flavor::Clock(clock)) => Ok(clock.message(due)),
             _ => Err(RecvError),
         }

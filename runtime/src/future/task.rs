@@ -22,7 +22,7 @@ use crate::{
 use std::{
     cell::Cell,
     mem::{self, ManuallyDrop},
-    ptr::NonNull,
+    ptr::{self, NonNull},
     sync::{Arc, Weak},
     task::Waker,
 };
@@ -64,7 +64,7 @@ impl Task {
     fn make(state: State, kind: u32) -> Arc<Self> {
         Arc::new_cyclic(|task: &Weak<Self>| Self {
             waiter: Waiter::of_task(),
-            node: Node::for_case(task.as_ptr().cast(), kind, 0),
+            node: Node::for_case(task.as_ptr().cast(), kind, 0, ptr::null_mut()),
             state: Mutex::new(state),
         })
     }
