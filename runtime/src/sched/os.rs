@@ -139,6 +139,30 @@ pub(crate) fn doing(tid: libc::pid_t) -> Doing {
     }
 }
 
+/// Whether there is address space for a mapping of `bytes`, and memory where that is charged in advance.
+///
+/// # Errors
+///
+/// What the system says when there is not.
+pub(super) fn room_for(bytes: usize) -> io::Result<()> {
+    // SAFETY: a fresh private mapping at an address of the kernel's choice, which nobody else knows, goes again.
+    unsafe {
+        let mapping = libc::mmap(
+            ptr::null_mut(),
+            bytes,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+            -1,
+            0,
+        );
+        if mapping == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        libc::munmap(mapping, bytes);
+    }
+    Ok(())
+}
+
 /// The lowest address of the calling thread's own stack that may be used, 0 if the system does not say.
 pub(crate) fn thread_stack_floor() -> usize {
     let mut attributes = MaybeUninit::<libc::pthread_attr_t>::uninit();

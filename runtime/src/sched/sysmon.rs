@@ -85,6 +85,10 @@ const QUOTA_NS: u64 = 1_000_000_000;
 /// The stack of an M, where [`on_big_stack`](super::on_big_stack) runs: as large as a main thread's.
 const M_STACK: usize = 8 << 20;
 
+/// What a new thread maps beside that before it comes to what can be refused without harm: alternate signal stacks, of Baton's and
+/// of std's.
+const M_ROOM: usize = 1 << 20;
+
 /// What others see of the monitor.
 pub(crate) struct Sysmon {
     /// Bumped to wake it.
@@ -534,20 +538,22 @@ impl Monitor {
         let thread = thread::Builder::new()
             .name(format!("baton-m{}", m.id))
             .stack_size(M_STACK);
-        let thread = thread.spawn(move || {
-            os::be_ordinary();
-            m.adopt_thread();
-            metrics::register(m);
-            let altstack = AltStack::install();
-            if let Err(error) = &altstack {
-                fatal::no_handler(error);
-            }
-            m.note.sleep(None);
-            find::run(m);
-            m.leave_thread();
-            sched.sysmon.retire_m(m);
+        let made = os::room_for(M_STACK + M_ROOM).and_then(|()| {
+            thread.spawn(move || {
+                os::be_ordinary();
+                m.adopt_thread();
+                metrics::register(m);
+                let altstack = AltStack::install();
+                if let Err(error) = &altstack {
+                    fatal::no_handler(error);
+                }
+                m.note.sleep(None);
+                find::run(m);
+                m.leave_thread();
+                sched.sysmon.retire_m(m);
+            })
         });
-        if let Err(error) = thread {
+        if let Err(error) = made {
             sched.sysmon.retired.lock().push(m);
             if sched.sysmon.ms() == 0 {
                 fatal::no_thread("the first goroutine", &error);
