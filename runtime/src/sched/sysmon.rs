@@ -249,7 +249,7 @@ impl Monitor {
         os::be_prompt();
         quit::install(self.sched);
         let sysmon = &self.sched.sysmon;
-        let mut period = SLEEP_FIRST_NS;
+        let mut period = SLEEP_BUSY_NS;
         loop {
             let alarm = sysmon.alarm.load(SeqCst);
             self.make_ms();
