@@ -261,3 +261,31 @@ fn waiting_while_unwinding_is_refused_in_words() {
     );
     ran.died(libc::SIGABRT, &["waits in a destructor while it unwinds"]);
 }
+
+/// Whoever empties unused caches borrows that of the simulation's thread for a moment, which must not look like a processor to it.
+#[test]
+fn a_seed_is_an_interleaving_while_caches_are_emptied() {
+    use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+    static OVER: AtomicBool = AtomicBool::new(false);
+    let emptying = std::thread::spawn(|| {
+        while !OVER.load(SeqCst) {
+            baton::Alloc::release_free();
+        }
+    });
+    let order = || {
+        Simulation::seed(7).run(|| {
+            let (tx, rx) = chan::unbounded();
+            for n in 0..5 {
+                let tx = tx.clone();
+                go!(move || (0..20).for_each(|_| tx.send(n).unwrap()));
+            }
+            drop(tx);
+            rx.iter().collect::<Vec<_>>()
+        })
+    };
+    let first = order();
+    let same = (0..300).all(|_| order() == first);
+    OVER.store(true, SeqCst);
+    emptying.join().unwrap();
+    assert!(same);
+}

@@ -275,10 +275,16 @@ impl M {
         }
     }
 
+    /// Whether what a thief, or the scavenger, puts back is a processor: it may as well have been the thread's lease.
     #[cold]
     fn look_home(&self) -> bool {
         // SAFETY: callers are on this M's thread, outside sections.
-        unsafe { self.latch().look_home(true) == Home::Back }
+        while unsafe { self.latch().look_home(true) } == Home::Back {
+            if let Some(p) = self.latch().p() {
+                return p.kind() == latch::Kind::Processor;
+            }
+        }
+        false
     }
 
     /// Makes `p`, which the caller has taken off the idle list, this M's.
