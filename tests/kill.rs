@@ -118,10 +118,13 @@ fn try_spawn_says_so_where_what_is_mapped_is_charged() {
         &limits,
         || {
             baton::run(|| {
-                let spawn = || baton::Builder::new().max_stack(64 << 20).try_spawn(baton::yield_now);
+                // All stay until the end: what had ended would lend its stack to the next.
+                let (tx, rx) = baton::chan::bounded::<()>(0);
                 let mut handles = Vec::new();
                 let error = loop {
-                    match spawn() {
+                    let rx = rx.clone();
+                    let wait = move || rx.recv().unwrap_err();
+                    match baton::Builder::new().max_stack(64 << 20).try_spawn(wait) {
                         Ok(handle) => handles.push(handle),
                         Err(error) => break error,
                     }
@@ -129,7 +132,8 @@ fn try_spawn_says_so_where_what_is_mapped_is_charged() {
                 eprintln!("after {}: {error}", handles.len());
                 assert!(matches!(error, baton::SpawnError::Stack(_)) && handles.len() > 10);
                 // What there is goes on to work, and grows as far as it was promised.
-                handles.into_iter().for_each(|handle| handle.join().unwrap());
+                drop(tx);
+                assert!(handles.into_iter().all(|handle| handle.join().is_ok()));
                 let deep = baton::Builder::new().max_stack(64 << 20).try_spawn(|| {
                     let bytes = [1_u8; 60 << 20];
                     black_box(&bytes).iter().map(|&byte| usize::from(byte)).sum::<usize>()
@@ -148,18 +152,26 @@ fn try_spawn_says_that_there_are_no_mappings() {
     let vars = [("BATON_GUARD", "mprotect")];
     let ran = child::run("try_spawn_says_that_there_are_no_mappings", &vars, &[NO_CORE], || {
         baton::run(|| {
-            let spawn = || baton::Builder::new().max_stack(64 << 10).try_spawn(|| ());
+            let spawn = |rx: &baton::chan::Receiver<()>| {
+                let rx = rx.clone();
+                baton::Builder::new()
+                    .max_stack(64 << 10)
+                    .try_spawn(move || rx.recv().unwrap_err())
+            };
+            // All stay until the end: what had ended would lend its stack to the next.
+            let (tx, rx) = baton::chan::bounded::<()>(0);
             let mut handles = Vec::new();
             let error = loop {
-                match spawn() {
+                match spawn(&rx) {
                     Ok(handle) => handles.push(handle),
                     Err(error) => break error,
                 }
             };
             eprintln!("after {}: {error}", handles.len());
             assert!(handles.len() > 1_000);
-            handles.into_iter().for_each(|handle| handle.join().unwrap());
-            spawn().unwrap().join().unwrap();
+            drop(tx);
+            assert!(handles.into_iter().all(|handle| handle.join().is_ok()));
+            spawn(&rx).unwrap().join().unwrap();
         });
     });
     ran.succeeded();
