@@ -5,7 +5,7 @@ use baton::{
     context::{Context, ContextError, RecvError, SendError},
     errgroup::Group,
     go, select,
-    sync::{Barrier, Condvar, Mutex, Once, OnceLock, RwLock, Semaphore, WaitGroup},
+    sync::{Barrier, Condvar, LazyLock, Mutex, Once, OnceLock, RwLock, Semaphore, WaitGroup},
     testing::Simulation,
     time, yield_now,
 };
@@ -114,6 +114,23 @@ fn ways_to_wait() -> Vec<Way> {
             assert_eq!(maker.join().unwrap(), 5);
             error.unwrap_err()
         }),
+        ("a lazy value that another makes", |ctx| {
+            let (keep, end) = chan::bounded::<()>(0);
+            let (begun, begins) = chan::bounded(0);
+            let lazy = Arc::new(LazyLock::new(move || {
+                begun.send(()).unwrap();
+                end.recv().unwrap_err();
+                5
+            }));
+            let other = Arc::clone(&lazy);
+            let maker = go!(move || **other);
+            begins.recv().unwrap();
+            let error = ctx.force(&lazy).copied();
+            drop(keep);
+            assert_eq!(maker.join().unwrap(), 5);
+            assert_eq!(ctx.force(&lazy), Ok(&5), "what is there needs no wait");
+            error.unwrap_err()
+        }),
         ("join", |ctx| {
             let (keep, end) = chan::bounded::<()>(0);
             let handle = go!(move || end.recv().is_err());
@@ -196,6 +213,7 @@ fn what_is_there_is_taken_before_the_context_ends() {
             (ctx.get_or_init(&value, || 6), ctx.wait_value(&value)),
             (Ok(&6), Ok(&6))
         );
+        assert_eq!(ctx.force(&LazyLock::new(|| 9)), Ok(&9));
         assert_eq!(ctx.block_on(async { 7 }), Ok(7));
         assert_eq!(ctx.join(go!(|| 8)).unwrap().unwrap(), 8);
         assert_eq!(ctx.sleep(Duration::from_micros(10)), Ok(()));

@@ -7,8 +7,8 @@ use crate::{
     park::{WaitReason, Waiter},
     sched::checkpoint,
     sync::{
-        Barrier, BarrierWaitResult, Condvar, Mutex, MutexGuard, Once, OnceLock, Permit, RwLock, RwLockReadGuard,
-        RwLockWriteGuard, Semaphore, Until, WaitGroup,
+        Barrier, BarrierWaitResult, Condvar, LazyLock, Mutex, MutexGuard, Once, OnceLock, Permit, RwLock,
+        RwLockReadGuard, RwLockWriteGuard, Semaphore, Until, WaitGroup,
     },
     time::{self, heap::NEVER},
 };
@@ -203,6 +203,30 @@ impl Context {
     pub fn wait_value<'a, T>(&self, lock: &'a OnceLock<T>) -> Result<&'a T, ContextError> {
         self.check()?;
         lock.wait_limited(self.until()).ok_or_else(|| self.why())
+    }
+
+    /// The value of `lazy`, made now if it was not yet; if another makes it, waits for that one until the context ends.
+    ///
+    /// # Errors
+    ///
+    /// The context has ended while another was at it.
+    ///
+    /// # Panics
+    ///
+    /// As [`LazyLock::force`].
+    ///
+    /// ```
+    /// use baton::{context::Context, sync::LazyLock};
+    ///
+    /// static SQUARES: LazyLock<Vec<u32>> = LazyLock::new(|| (0..4).map(|i| i * i).collect());
+    /// assert_eq!(Context::background().force(&SQUARES).unwrap()[3], 9);
+    /// ```
+    pub fn force<'a, T, F: FnOnce() -> T>(&self, lazy: &'a LazyLock<T, F>) -> Result<&'a T, ContextError> {
+        if let Some(value) = lazy.made() {
+            return Ok(value);
+        }
+        self.check()?;
+        lazy.force_limited(self.until()).ok_or_else(|| self.why())
     }
 
     /// Sleeps, but not after the context has ended.

@@ -393,10 +393,23 @@ impl<T, F: FnOnce() -> T> LazyLock<T, F> {
     /// If the function that makes it does; it is gone then, so this panics at each later use too.
     #[inline]
     pub fn force(this: &Self) -> &T {
-        this.value.get_or_init(|| {
-            let make = this.make.lock().take();
-            make.expect("the function of this LazyLock has panicked, so its value cannot be made")()
-        })
+        this.value.get_or_init(|| this.make())
+    }
+
+    /// As [`force`](Self::force); if another makes the value, until then.
+    pub(crate) fn force_limited(&self, until: Until<'_>) -> Option<&T> {
+        let Ok(value) = self.value.init_slow(|| Ok::<T, Infallible>(self.make()), until)?;
+        Some(value)
+    }
+
+    /// The value as it is, without making it.
+    pub(crate) fn made(&self) -> Option<&T> {
+        self.value.get()
+    }
+
+    fn make(&self) -> T {
+        let make = self.make.lock().take();
+        make.expect("the function of this LazyLock has panicked, so its value cannot be made")()
     }
 }
 
