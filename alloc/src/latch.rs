@@ -26,6 +26,7 @@
 //! look_home  no section open: lock home; home.m == M → it was an undo, or nobody took it; else it is gone for good
 //! bind       P.lock; P.m == NONE → P.m = M, M.home = P, M.p = P       (only M itself binds; the undo is the exception)
 //! unbind     home.lock; home.m == M → M.p = null, home.m = NONE       (only M itself)
+//! borrow(P)  try P.lock; P.m == NONE → ours as long as it is locked; else unlock, take(P)
 //! ```
 //!
 //! # Invariants
@@ -378,6 +379,18 @@ impl M {
         })
     }
 
+    /// As [`unbind`](Self::unbind). If that gave up `lease`, runs `empty` as the owner of that P, unless somebody has it by
+    /// then: under its lock, since whoever found it idle meanwhile may be at the same.
+    ///
+    /// # Safety
+    ///
+    /// As for `unbind`.
+    pub unsafe fn unbind_and_empty<R>(&self, lease: &P, empty: impl FnOnce(&P) -> R) -> Option<R> {
+        // SAFETY: as the caller promised.
+        let p = unsafe { self.unbind() }.filter(|&p| ptr::eq(p, lease))?;
+        p.while_unbound(empty)
+    }
+
     /// Finds out, after `enter` gave `None`, whether this M's P is gone or a taker is about to put it back. Waits for
     /// the taker if `wait` is set.
     ///
@@ -488,7 +501,6 @@ impl P {
 
     /// Runs `f`, as the owner of this P, if no M runs it; who wants to bind it waits meanwhile. `None`, and `f` did not
     /// run, if one does, or if somebody has the lock.
-    #[cfg(not(baton_loom))]
     pub fn while_idle<R>(&self, f: impl FnOnce(&Self) -> R) -> Option<R> {
         if !self.lock.try_lock() {
             return None;
@@ -500,10 +512,21 @@ impl P {
     }
 
     /// As [`while_idle`](Self::while_idle), but waits for the lock.
-    #[cfg(not(baton_loom))]
     pub(crate) fn while_unbound<R>(&self, f: impl FnOnce(&Self) -> R) -> Option<R> {
         self.lock
             .with(|| (self.m.load(Ordering::Relaxed) == NONE).then(|| f(self)))
+    }
+
+    /// Runs `f`, as the owner of this P, if no M runs it, or if the one that does is in no section; who wants to bind or to
+    /// use it waits meanwhile. `None`, and `f` did not run, if that cannot be had without waiting.
+    pub fn borrow<R>(&'static self, f: impl FnOnce(&Self) -> R) -> Option<R> {
+        let mut f = Some(f);
+        let mut run = |p: &Self| f.take().map(|f| f(p));
+        if let Some(result) = self.while_idle(&mut run) {
+            return result;
+        }
+        let taken = self.take()?;
+        run(taken.p())
     }
 
     /// Makes the M that runs this P look again whether the allocator's sections may use lists.

@@ -150,24 +150,23 @@ pub fn give_back(m: &'static M) {
     if !m.home().is_some_and(|home| ptr::eq(home, lease)) {
         return;
     }
-    // SAFETY: the caller runs on this M's thread, outside sections.
-    if let Some(p) = unsafe { m.unbind() } {
-        flush(p);
-    }
+    // SAFETY: leases are never freed; the caller runs on this M's thread, outside sections; `flush` gets the P as its owner.
+    unsafe { m.unbind_and_empty(&*lease, |p| flush(p)) };
 }
 
-/// Flushes the cache of an unbound lease, if there is anything in it: under the lock of the P, since the scavenger may have
-/// found the lease idle at this moment, and empties it too.
-fn flush(p: &P) {
-    p.while_unbound(|p| {
-        let cache = p.cache();
-        // SAFETY: caches are never freed.
-        let counts = unsafe { &*cache }.counts();
-        if counts.cached_bytes + counts.large_bytes + counts.page_bytes > 0 {
-            // SAFETY: nobody runs the P that carries the cache, or has it otherwise, while its lock is held.
-            unsafe { Mcache::flush(cache) };
-        }
-    });
+/// Flushes the cache of a lease, if there is anything in it.
+///
+/// # Safety
+///
+/// The caller owns the P, in no section: the scavenger empties idle leases too, so it holds its lock.
+unsafe fn flush(p: &P) {
+    let cache = p.cache();
+    // SAFETY: caches are never freed.
+    let counts = unsafe { &*cache }.counts();
+    if counts.cached_bytes + counts.large_bytes + counts.page_bytes > 0 {
+        // SAFETY: as the caller promised.
+        unsafe { Mcache::flush(cache) };
+    }
 }
 
 /// The destructor of the key: the thread gives its lease back.
@@ -196,9 +195,7 @@ impl Lease {
     /// The caller runs on the M's thread, outside sections, or stands in for it.
     unsafe fn empty(&self) {
         // SAFETY: as the caller promised.
-        if unsafe { self.m.unbind() }.is_some_and(|p| ptr::eq(p, &self.p)) {
-            flush(&self.p);
-        }
+        unsafe { self.m.unbind_and_empty(&self.p, |p| flush(p)) };
     }
 }
 
@@ -340,7 +337,8 @@ mod tests {
         std::thread::scope(|scope| {
             let waited_for = p.while_idle(|_| {
                 scope.spawn(|| {
-                    flush(p);
+                    // SAFETY: the thread has the P as its owner.
+                    p.while_unbound(|p| unsafe { flush(p) });
                     done.store(true, SeqCst);
                 });
                 loop {

@@ -15,7 +15,6 @@
 
 use crate::{
     guarded::{Guarded, Rank},
-    latch::P,
     mcache::{self, Mcache},
     mcentral, mheap,
     sizeclass::Class,
@@ -66,22 +65,22 @@ fn trim_cache(cache: *mut Mcache, which: Trim) -> bool {
         return false;
     }
     let Some(p) = this.carrier() else { return false };
-    // Whether there was anything to empty; `None` if the P carries another cache by now.
-    let f = |p: &P| {
-        ptr::eq(p.cache(), cache).then(|| match which {
-            // SAFETY: for as long as `f` runs nobody else has the P, which carries the cache.
+    // Whether there was anything to empty.
+    let any = p.borrow(|p| {
+        if !ptr::eq(p.cache(), cache) {
+            return false; // it carries another one by now
+        }
+        match which {
+            // SAFETY: for as long as this runs nobody else has the P, which carries the cache.
             Trim::Unused => unsafe { Mcache::trim(cache) },
             Trim::All => {
                 // SAFETY: as above.
                 unsafe { Mcache::flush(cache) };
                 true
             }
-        })
-    };
-    p.while_idle(f)
-        .or_else(|| p.take().map(|taken| f(taken.p())))
-        .flatten()
-        .unwrap_or(false)
+        }
+    });
+    any.unwrap_or(false)
 }
 
 impl Mcache {

@@ -14,8 +14,9 @@
 //!
 //! The steps are those of `src/lease.rs`, told again (its records live in memory that loom does not know): `attach` takes a
 //! free lease under the lock and binds its P; `at_exit` unbinds, flushes, and frees the lease under the lock; `sweep` does
-//! the same for a thread that died attached. What the cache holds is a loom cell that the owner of the P writes to, so
-//! any two owners that are not ordered are reported.
+//! the same for a thread that died attached; `give_back` empties the lease before a processor is bound. Who empties one
+//! and how is the real code: `M::unbind_and_empty` for its thread, `P::borrow` for the scavenger, who finds it idle or takes it.
+//! What a cache holds is a loom cell that the owner of the P writes to, so any two owners that are not ordered are reported.
 
 #![cfg(baton_loom)]
 
@@ -40,11 +41,30 @@ enum State {
     Attached,
 }
 
+/// A P and the objects in its cache; the owner of the P writes there.
+struct Carrier {
+    p: P,
+    cached: UnsafeCell<usize>,
+}
+
+impl Carrier {
+    fn new(kind: Kind) -> Self {
+        Self {
+            p: P::new(kind, ptr::null_mut()),
+            cached: UnsafeCell::new(0),
+        }
+    }
+
+    /// Takes all objects; the caller owns the P.
+    fn drain(&self) -> usize {
+        // SAFETY: loom checks it.
+        self.cached.with_mut(|cached| unsafe { std::mem::take(&mut *cached) })
+    }
+}
+
 struct Lease {
     m: M,
-    p: P,
-    /// Objects in the cache; the owner of the P writes to it.
-    cached: UnsafeCell<usize>,
+    own: Carrier,
     /// Under the lease lock.
     state: UnsafeCell<State>,
     /// The kernel's: the thread is no more.
@@ -55,6 +75,7 @@ struct Lease {
 struct Heap {
     lock: Lock,
     leases: [Lease; 2],
+    processor: Carrier,
     /// Objects that were flushed; under the lease lock, which stands for the mcentral's here.
     flushed: UnsafeCell<usize>,
 }
@@ -67,14 +88,14 @@ impl Heap {
     fn new() -> &'static Self {
         let lease = || Lease {
             m: M::new(),
-            p: P::new(Kind::Lease, ptr::null_mut()),
-            cached: UnsafeCell::new(0),
+            own: Carrier::new(Kind::Lease),
             state: UnsafeCell::new(State::Free),
             dead: AtomicBool::new(false),
         };
         Box::leak(Box::new(Self {
             lock: Lock::new(),
             leases: [lease(), lease()],
+            processor: Carrier::new(Kind::Processor),
             flushed: UnsafeCell::new(0),
         }))
     }
@@ -95,18 +116,20 @@ impl Heap {
         });
         // It fails if a taker has not let go of the P yet; then the thread binds it later.
         // SAFETY: this thread's M from here on, bound to nothing.
-        unsafe { lease.m.bind(&lease.p) };
+        unsafe { lease.m.bind(&lease.own.p) };
         lease
     }
 
-    /// One free into the cache, as `malloc` does it: gone, the P is bound again; busy, the object goes past the cache.
+    /// One free into the cache, as `malloc` does it: gone, the lease is bound again; busy, the object goes past the cache.
     fn free_one(&self, lease: &'static Lease) {
         for _ in 0..2 {
             // SAFETY: this thread's M, no section open; left below.
             let p = unsafe { lease.m.enter() };
-            if p.is_some() {
+            if let Some(p) = p {
+                let is_lease = ptr::eq(p, &lease.own.p);
+                let carrier = if is_lease { &lease.own } else { &self.processor };
                 // SAFETY: the thread owns the P.
-                lease.cached.with_mut(|cached| unsafe { *cached += 1 });
+                carrier.cached.with_mut(|cached| unsafe { *cached += 1 });
             }
             // SAFETY: entered above.
             unsafe { lease.m.leave() };
@@ -115,7 +138,7 @@ impl Heap {
                 && unsafe {
                     match lease.m.look_home(false) {
                         Home::Back => true,
-                        Home::Gone => lease.m.bind(&lease.p),
+                        Home::Gone => lease.m.bind(&lease.own.p),
                         Home::Busy => false,
                     }
                 };
@@ -138,10 +161,24 @@ impl Heap {
     /// Lease::empty, and what was in the cache: the caller is the M's thread, or stands in for it.
     fn empty(&self, lease: &'static Lease) -> usize {
         // SAFETY: as the caller promised.
-        match unsafe { lease.m.unbind() } {
-            // SAFETY: nobody but this M binds the lease.
-            Some(_) => lease.cached.with_mut(|cached| unsafe { std::mem::take(&mut *cached) }),
-            None => 0,
+        let n = unsafe { lease.m.unbind_and_empty(&lease.own.p, |_| lease.own.drain()) };
+        n.unwrap_or(0)
+    }
+
+    /// lease::give_back, and then the processor is bound.
+    fn bind_processor(&'static self, lease: &'static Lease) {
+        if lease.m.home().is_some_and(|home| ptr::eq(home, &lease.own.p)) {
+            let n = self.empty(lease);
+            self.lock.with(|| self.flush(n));
+        }
+        // SAFETY: this thread's M, no section open; it was bound to its lease or to nothing.
+        assert!(unsafe { lease.m.bind(&self.processor.p) });
+    }
+
+    /// The monitor: takes the processor for good, unless its M does not let it.
+    fn take_processor(&'static self) {
+        if let Some(taken) = self.processor.p.take() {
+            taken.detach().release();
         }
     }
 
@@ -171,24 +208,21 @@ impl Heap {
         }
     }
 
-    /// The scavenger: takes a lease's P and flushes what it carries.
+    /// The scavenger: flushes what a lease carries, if it is idle or can be taken.
     fn scavenge(&'static self, lease: &'static Lease) {
-        let Some(taken) = lease.p.take() else { return };
-        TAKEN.fetch_add(1, Relaxed);
-        // SAFETY: the P is ours.
-        let n = lease.cached.with_mut(|cached| unsafe { std::mem::take(&mut *cached) });
-        drop(taken);
-        self.lock.with(|| self.flush(n));
+        let n = lease.own.p.borrow(|p| {
+            if p.is_bound() { &TAKEN } else { &IDLE }.fetch_add(1, Relaxed);
+            lease.own.drain()
+        });
+        self.lock.with(|| self.flush(n.unwrap_or(0)));
     }
 
     /// After the run: every object that was freed was flushed once, or lies in the cache of a lease.
     fn balances(&self, freed: usize) {
+        let leases = self.leases.iter().map(|lease| &lease.own);
         // SAFETY: all threads have ended.
-        let cached: usize = self
-            .leases
-            .iter()
-            .map(|lease| lease.cached.with(|n| unsafe { *n }))
-            .sum();
+        let cached = |carrier: &Carrier| carrier.cached.with(|n| unsafe { *n });
+        let cached: usize = leases.chain([&self.processor]).map(cached).sum();
         // SAFETY: as above.
         self.flushed
             .with(|flushed| assert_eq!(unsafe { *flushed } + cached, freed));
@@ -197,6 +231,7 @@ impl Heap {
 
 static SWEPT: AtomicUsize = AtomicUsize::new(0);
 static TAKEN: AtomicUsize = AtomicUsize::new(0);
+static IDLE: AtomicUsize = AtomicUsize::new(0);
 
 fn check(model: impl Fn() + Send + Sync + 'static) {
     let mut builder = Builder::new();
@@ -235,7 +270,30 @@ fn the_scavenger_may_come_at_any_time() {
         scavenger.join().unwrap();
         heap.balances(2);
     });
-    assert!(TAKEN.load(Relaxed) > 0, "the model is too small");
+    let met = [&TAKEN, &IDLE].map(|n| n.load(Relaxed) > 0);
+    assert_eq!(met, [true; 2], "the model is too small");
+}
+
+/// A thread gives its lease back for a processor, loses that, and binds its lease again, while the scavenger may be at work
+/// on the lease.
+#[test]
+fn a_lease_that_is_given_back_is_emptied_by_one_at_a_time() {
+    static LOST: AtomicUsize = AtomicUsize::new(0);
+    check(|| {
+        let heap = Heap::new();
+        let lease = heap.attach(false);
+        heap.free_one(lease);
+        let scavenger = thread::spawn(move || heap.scavenge(lease));
+        let monitor = thread::spawn(move || heap.take_processor());
+        heap.bind_processor(lease);
+        heap.free_one(lease);
+        LOST.fetch_add(usize::from(lease.own.p.is_bound()), Relaxed);
+        heap.at_exit(lease);
+        monitor.join().unwrap();
+        scavenger.join().unwrap();
+        heap.balances(2);
+    });
+    assert!(LOST.load(Relaxed) > 0, "the model is too small");
 }
 
 /// A thread dies without a word, attached and with a full cache; another sweeps and takes its lease over, while the

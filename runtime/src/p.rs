@@ -116,14 +116,8 @@ impl P {
     /// Runs `f` with what only the owner touches, for one who does not own the P: if nobody does, or if its M is in no section.
     /// `f` keeps others waiting.
     pub(crate) fn borrow<R>(&'static self, f: impl FnOnce(&mut Own) -> R) -> Option<R> {
-        let mut f = Some(f);
-        // SAFETY: for as long as this runs, nobody else has the P.
-        let mut run = || f.take().map(|f| f(unsafe { self.own() }));
-        if let Some(result) = self.latch.while_idle(|_| run()) {
-            return result;
-        }
-        let _taken = self.latch.take()?;
-        run()
+        // SAFETY: for as long as `f` runs, nobody else has the P.
+        self.latch.borrow(|_| f(unsafe { self.own() }))
     }
 
     /// What only the owner touches.
