@@ -104,45 +104,42 @@ mod chan {
             notices_lost_claims(|| explore(2, || exchange(Some(0), 1, &[1], SOON)));
         }
 
-        /// The last sender goes while a receiver waits, or is about to.
-        #[test]
-        fn the_end_of_the_senders() {
+        /// With each flavor: `sends` with its capacity in a thread of its own, `receives` here.
+        fn ends(sends: fn(&Hchan<Message>, Option<usize>), receives: fn(&Hchan<Message>)) {
             for capacity in [Some(0), Some(1), None] {
                 explore(3, move || {
                     let chan = Arc::new(Hchan::<Message>::new(capacity));
-                    let sender = {
-                        let chan = Arc::clone(&chan);
-                        thread::spawn(move || {
-                            assert!(chan.send(Message::new(7), NEVER).is_ok());
-                            chan.remove_sender();
-                        })
-                    };
-                    assert_eq!(chan.recv(NEVER).map(Message::read), Ok(7));
-                    assert!(chan.recv(NEVER).is_err());
+                    let senders = Arc::clone(&chan);
+                    let sender = thread::spawn(move || sends(&senders, capacity));
+                    receives(&chan);
                     sender.join().unwrap();
                 });
             }
         }
 
+        /// The last sender goes while a receiver waits, or is about to.
+        #[test]
+        fn the_end_of_the_senders() {
+            let sends = |chan: &Hchan<Message>, _| {
+                assert!(chan.send(Message::new(7), NEVER).is_ok());
+                chan.remove_sender();
+            };
+            ends(sends, |chan| {
+                assert_eq!(chan.recv(NEVER).map(Message::read), Ok(7));
+                assert!(chan.recv(NEVER).is_err());
+            });
+        }
+
         /// The last receiver goes while a sender waits, or is about to: its message comes back, or is dropped with the queue.
         #[test]
         fn the_end_of_the_receivers() {
-            for capacity in [Some(0), Some(1), None] {
-                explore(3, move || {
-                    let chan = Arc::new(Hchan::<Message>::new(capacity));
-                    let sender = {
-                        let chan = Arc::clone(&chan);
-                        thread::spawn(move || {
-                            let sent = (0..2).map(|n| chan.send(Message::new(n), NEVER));
-                            let back: Vec<_> = sent.filter_map(Result::err).map(|e| e.into_inner().read()).collect();
-                            assert!(back == [] || back == [1] || back == [0, 1]);
-                            assert!(capacity != Some(0) || back == [0, 1], "nobody has taken any");
-                        })
-                    };
-                    chan.remove_receiver();
-                    sender.join().unwrap();
-                });
-            }
+            let sends = |chan: &Hchan<Message>, capacity| {
+                let sent = (0..2).map(|n| chan.send(Message::new(n), NEVER));
+                let back: Vec<_> = sent.filter_map(Result::err).map(|e| e.into_inner().read()).collect();
+                assert!(back == [] || back == [1] || back == [0, 1]);
+                assert!(capacity != Some(0) || back == [0, 1], "nobody has taken any");
+            };
+            ends(sends, |chan| chan.remove_receiver());
         }
     }
 }
