@@ -197,7 +197,11 @@ impl Packets {
     /// A field that is a number.
     #[inline]
     fn number(&mut self, field: u32, value: u64) {
-        self.varint(u64::from(field) << 3);
+        let tag = u64::from(field) << 3;
+        if tag < 0x80 && value < 0x80 {
+            return self.bytes.extend_from_slice(&[tag as u8, value as u8]);
+        }
+        self.varint(tag);
         self.varint(value);
     }
 
@@ -209,9 +213,14 @@ impl Packets {
     /// A field with a length, which is known when it is filled. One byte is set aside for it, which most need.
     #[inline]
     fn message(&mut self, field: u32, fill: impl FnOnce(&mut Self)) {
-        self.varint(u64::from(field) << 3 | 2);
-        let at = self.bytes.len();
-        self.bytes.push(0);
+        let tag = u64::from(field) << 3 | 2;
+        if tag < 0x80 {
+            self.bytes.extend_from_slice(&[tag as u8, 0]);
+        } else {
+            self.varint(tag);
+            self.bytes.push(0);
+        }
+        let at = self.bytes.len() - 1;
         fill(self);
         let len = self.bytes.len() - at - 1;
         if len < 0x80 {
@@ -226,13 +235,21 @@ impl Packets {
         self.bytes.remove(at);
     }
 
+    /// Seven bits a byte, the lowest first. Most are one byte, some are times: eight or nine, which are appended at once.
     #[inline]
     fn varint(&mut self, mut value: u64) {
-        while value >= 0x80 {
-            self.bytes.push(value as u8 | 0x80);
-            value >>= 7;
+        if value < 0x80 {
+            return self.bytes.push(value as u8);
         }
-        self.bytes.push(value as u8);
+        let mut bytes = [0; 10];
+        let mut len = 0;
+        while value >= 0x80 {
+            bytes[len] = value as u8 | 0x80;
+            value >>= 7;
+            len += 1;
+        }
+        bytes[len] = value as u8;
+        self.bytes.extend_from_slice(&bytes[..=len]);
     }
 }
 

@@ -99,6 +99,16 @@ pub(super) struct Writer {
     long_gone: Vec<u64>,
     /// When the last slice of each M began.
     begun: HashMap<u32, u64>,
+    last: Last,
+}
+
+/// What the last record was about: most likely the next one is, too, and needs no look into a table.
+#[derive(Default)]
+struct Last {
+    /// A thread and a processor, and their track.
+    track: Option<(u32, u16, u64)>,
+    /// A place, and what is interned for it.
+    place: Option<(*const Location<'static>, u64)>,
 }
 
 // SAFETY: the places are constants, and only keys.
@@ -124,6 +134,7 @@ impl Writer {
             gone: Vec::new(),
             long_gone: Vec::new(),
             begun: HashMap::new(),
+            last: Last::default(),
         }
     }
 
@@ -180,9 +191,18 @@ impl Writer {
     }
 
     fn drain(&mut self, m: &'static M) {
-        if let Some(ring) = m.lane.ring() {
-            // SAFETY: whoever has the writer has its lock, or took it out from under it.
-            unsafe { ring.drain(|record| self.record(m, record)) };
+        let Some(ring) = m.lane.ring() else { return };
+        let mut begun = None;
+        let each = |record: &Record| {
+            if record.kind == Kind::Slice {
+                begun = Some(record.begin);
+            }
+            self.record(m, record);
+        };
+        // SAFETY: whoever has the writer has its lock, or took it out from under it.
+        unsafe { ring.drain(each) };
+        if let Some(begun) = begun {
+            self.begun.insert(m.id, begun);
         }
     }
 
@@ -213,21 +233,20 @@ impl Writer {
 
     fn slice(&mut self, m: &'static M, record: &Record, track: u64) {
         self.summary.slices += 1;
-        self.begun.insert(m.id, record.begin);
         let iid = self.title(record);
         let how = How::of(record.how);
         let then = how.map_or_else(|| WaitReason::name(record.how), How::words);
-        let started_at;
-        let mut notes = vec![
+        // What is called by its name says where it was started, too.
+        let started_at = record.place.filter(|_| record.n != 0).map(Location::to_string);
+        let notes = [
             (Note::Goroutine, Value::Number(record.goroutine)),
             (Note::Then, Value::Text(then)),
             (Note::Thread, Value::Number(m.id.into())),
+            (Note::StartedAt, Value::Text(started_at.as_deref().unwrap_or_default())),
         ];
-        if let Some(place) = record.place.filter(|_| record.n != 0) {
-            started_at = place.to_string();
-            notes.push((Note::StartedAt, Value::Text(&started_at)));
-        }
-        self.packets.event(Type::Begin, record.begin, track, Some(iid), &notes);
+        let some = if started_at.is_some() { 4 } else { 3 };
+        self.packets
+            .event(Type::Begin, record.begin, track, Some(iid), &notes[..some]);
         self.packets.event(Type::End, record.end, track, None, &[]);
         if how.is_some_and(How::is_handoff) {
             let iid = self.text("handoff");
@@ -258,11 +277,18 @@ impl Writer {
         let Some(place) = record.place else {
             return self.text("goroutine");
         };
-        if let Some(&iid) = self.places.get(&ptr::from_ref(place)) {
+        if let Some((_, iid)) = self.last.place.filter(|&(last, _)| ptr::eq(last, place)) {
             return iid;
         }
-        let iid = self.text(&format!("{}:{}", place.file(), place.line()));
-        self.places.insert(place, iid);
+        let iid = match self.places.get(&ptr::from_ref(place)) {
+            Some(&iid) => iid,
+            None => {
+                let iid = self.text(&format!("{}:{}", place.file(), place.line()));
+                self.places.insert(place, iid);
+                iid
+            }
+        };
+        self.last.place = Some((place, iid));
         iid
     }
 
@@ -279,6 +305,13 @@ impl Writer {
 
     /// The track of a processor, or of a thread without one.
     fn track(&mut self, m: &'static M, p: u16) -> u64 {
+        let last = self
+            .last
+            .track
+            .filter(|&(thread, processor, _)| (thread, processor) == (m.id, p));
+        if let Some((.., uuid)) = last {
+            return uuid;
+        }
         let (uuid, rank) = if p == NO_P {
             (THREADS + u64::from(m.id), 0x1_0000 + u64::from(m.id))
         } else {
@@ -292,6 +325,7 @@ impl Writer {
             };
             self.packets.track(uuid, PROCESS, rank, &name);
         }
+        self.last.track = Some((m.id, p, uuid));
         uuid
     }
 }
