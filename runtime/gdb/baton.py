@@ -29,7 +29,7 @@ FRAMES = 64
 # What of a backtrace says only how a goroutine is parked, not what it does.
 PLUMBING = ("baton::debug::", "baton::g::", "baton::park::", "baton::sched::", "baton::waitlist::", "corosensei::")
 # The first function on every goroutine's stack.
-FIRST = "stack_init_trampoline"
+FIRST = "baton_goroutine_begins"
 
 
 class Process:

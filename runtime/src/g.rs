@@ -3,14 +3,14 @@
 //! ```text
 //!    G ─ one block from the P's mcache ───────────────┐         body ─ bound when the goroutine first runs ─┐
 //!    │ vtable   how to run it, how to drop its result │    ┌───▶│ at the top of the goroutine's own stack:  │
-//!    │ body     ──────────────────────────────────────┼────┘    │ coroutine, yielder, the M it ran on last  │
+//!    │ body     ──────────────────────────────────────┼────┘    │ stack pointers, the M that it ran on last │
 //!    │ waiter   who joins                             │         └───────────────────────────────────────────┘
 //!    │ join     DONE | DETACHED | JOINING | AWAITED   │
 //!    │ payload  the closure, later its result         │
 //!    └────────────────────────────────────────────────┘
 //! ```
 //!
-//! A goroutine that has not run yet is one small block: no stack, no coroutine. That is what makes a burst of a million
+//! A goroutine that has not run yet is one small block: no stack, no body. That is what makes a burst of a million
 //! spawns cheap, since fresh memory costs more than anything else in a spawn.
 //!
 //! # Invariants
@@ -20,7 +20,7 @@
 //! 2. The running G alone touches its payload until it sets `DONE` (Release); after that the joiner does, or, when the
 //!    handle was dropped first, the goroutine's own last act.
 //! 3. The block is freed by whoever sees both `DONE` and `DETACHED`, and by a join that has taken the result. So a G must
-//!    not be touched by its scheduler after its coroutine has returned.
+//!    not be touched by its scheduler after it has left its stack for good.
 
 pub(crate) mod join;
 
@@ -33,16 +33,16 @@ use crate::{
     park::{WaitReason, Waiter},
     sched,
     site::Site,
+    switch::{self, Links},
     sync::RawLock,
     time,
 };
 use baton_stack::{Desc, Spec, Stack, StackError};
-use corosensei::{Coroutine, Yielder};
 use std::{
     alloc::Layout,
     any::Any,
     cell::{Cell, UnsafeCell},
-    mem::{self, ManuallyDrop, MaybeUninit},
+    mem::{self, ManuallyDrop},
     panic::{AssertUnwindSafe, Location, catch_unwind},
     ptr::{self, NonNull},
     sync::atomic::{
@@ -192,8 +192,8 @@ union Stage<F, T> {
 /// It is two cache lines, the first of which is all that a switch reads.
 #[repr(C)]
 pub(crate) struct Body {
-    coroutine: MaybeUninit<Coroutine<(), (), (), Lowered>>,
-    yielder: Cell<*const Yielder<(), ()>>,
+    links: Links,
+    g: NonNull<G>,
     /// The stack that it runs on now: its own, or one of `stack::grow`. The goroutine's.
     pub(crate) running: Cell<&'static Desc>,
     /// The M that ran this goroutine last: where it belongs if it is pinned, and what forced migration avoids.
@@ -273,9 +273,25 @@ impl Seen {
     }
 }
 
-/// A stack whose top is taken by its [`Body`], which has the right to it; or, for `stack::grow`, is left free.
+/// A stack that is used from below the place of a [`Body`] on, for [`corosensei::on_stack`].
 #[derive(Clone, Copy)]
 pub(crate) struct Lowered(pub(crate) &'static Desc);
+
+/// What is free of g0's stack while a goroutine runs, in which an `asm!` block has left it: below this address.
+struct BelowG0(usize);
+
+// SAFETY: the stack of a thread that waits for the goroutine, whose own guard is where it was; the limit is asked for by nobody.
+unsafe impl corosensei::stack::Stack for BelowG0 {
+    #[inline]
+    fn base(&self) -> corosensei::stack::StackPointer {
+        corosensei::stack::StackPointer::new(self.0 & !15).expect("a stack does not lie at the bottom of memory")
+    }
+
+    #[inline]
+    fn limit(&self) -> corosensei::stack::StackPointer {
+        self.base()
+    }
+}
 
 /// Room for a [`Body`] at the top of a stack, in whole cache lines.
 const BODY_ROOM: usize = size_of::<Body>().next_multiple_of(64);
@@ -525,15 +541,14 @@ impl Body {
     ///
     /// `g` is the caller's and has no body.
     pub(crate) unsafe fn bind(stack: Stack, g: NonNull<G>) -> NonNull<Body> {
-        let lowered = Lowered(stack.desc());
-        let at = corosensei::stack::Stack::base(&lowered);
+        let at = corosensei::stack::Stack::base(&Lowered(stack.desc()));
         let body = NonNull::<Body>::with_exposed_provenance(at);
         // SAFETY: the room above the lowered base is set aside for the body, and the stack was the caller's.
         unsafe {
             body.write(Body {
+                links: Links::prepare(body.addr().get(), Self::begin),
+                g,
                 running: Cell::new(stack.desc()),
-                coroutine: MaybeUninit::uninit(),
-                yielder: Cell::new(ptr::null()),
                 last_m: Cell::new(ptr::null()),
                 locals: Cell::new(ptr::null_mut()),
                 named_in: Cell::new(0),
@@ -551,11 +566,6 @@ impl Body {
                 locks: Cell::new((g.as_ref().kind.get() == Kind::Pinned).into()),
                 blocks: Cell::new(false),
             });
-            let coroutine = Coroutine::with_stack(lowered, move |yielder: &Yielder<(), ()>, ()| {
-                (*body.as_ptr()).yielder.set(yielder);
-                G::main(g);
-            });
-            (*body.as_ptr()).coroutine.write(coroutine);
             g.as_ref().body.set(body.as_ptr());
         }
         body
@@ -651,9 +661,8 @@ impl Body {
     /// used again.
     #[inline]
     pub(crate) unsafe fn resume(body: NonNull<Body>) -> bool {
-        // SAFETY: bound, and held by the caller, who alone resumes it.
-        let coroutine = unsafe { (*body.as_ptr()).coroutine.assume_init_mut() };
-        coroutine.resume(()).as_return().is_some()
+        // SAFETY: bound, and held by the caller, who alone resumes it; a body stays where it is.
+        unsafe { Links::enter(body.cast(), body.expose_provenance().get()) == switch::ENDED }
     }
 
     /// Runs `f` on the stack of g0, on top of what g0 has there; a panic of `f` comes through.
@@ -662,17 +671,9 @@ impl Body {
     ///
     /// On the stack of the goroutine that this body belongs to, which does not suspend until this returns.
     pub(crate) unsafe fn on_g0<R>(body: NonNull<Body>, f: impl FnOnce() -> R) -> R {
-        struct Here<F>(F);
-        // SAFETY: the closure does not leave its thread.
-        unsafe impl<F> Send for Here<F> {}
-        impl<F: FnOnce() -> R, R> Here<F> {
-            fn call(self) -> R {
-                (self.0)()
-            }
-        }
-        let f = Here(f);
-        // SAFETY: the yielder lives on this stack as long as the goroutine runs.
-        unsafe { (*(*body.as_ptr()).yielder.get()).on_parent_stack(move || f.call()) }
+        // SAFETY: the body of the running goroutine.
+        let g0 = unsafe { body.as_ref() }.links.g0();
+        corosensei::on_stack(BelowG0(g0), f)
     }
 
     /// Leaves the goroutine's stack for g0; returns when the goroutine is resumed, perhaps on another thread.
@@ -682,7 +683,18 @@ impl Body {
     /// On the stack of the goroutine that this body belongs to.
     #[inline]
     pub(crate) unsafe fn suspend(body: NonNull<Body>) {
-        // SAFETY: the yielder lives on this stack as long as the goroutine runs.
-        unsafe { (*(*body.as_ptr()).yielder.get()).suspend(()) };
+        // SAFETY: as the caller promised.
+        unsafe { Links::leave(body.cast(), switch::SUSPENDED) };
+    }
+
+    /// The first function on a goroutine's stack; its body lies there.
+    extern "C" fn begin(body: usize) -> ! {
+        let body = ptr::with_exposed_provenance_mut::<Body>(body);
+        // SAFETY: what `resume` passed: a body that is bound to a goroutine, which runs from now on.
+        unsafe {
+            G::main((*body).g);
+            Links::leave(NonNull::new_unchecked(body).cast(), switch::ENDED);
+        }
+        unreachable!("nobody resumes what has ended")
     }
 }

@@ -72,6 +72,7 @@ mod sched;
 mod scope;
 mod site;
 pub mod stack;
+mod switch;
 pub mod sync;
 pub mod testing;
 mod ticket;

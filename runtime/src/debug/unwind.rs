@@ -192,7 +192,7 @@ const PLUMBING: [&str; 13] = [
     "core::ops::function::",
     "core::panic::unwind_safe::",
     "corosensei::",
-    "stack_init_trampoline",
+    "baton_goroutine_begins",
     "std::panic::catch_unwind",
     "std::panicking::",
     "__rust_try",
@@ -219,8 +219,7 @@ impl Symbols {
         self.look_up(ip).as_deref().unwrap_or("    ?\n")
     }
 
-    /// Prints these calls. Behind the first function of a goroutine comes a word that leads back to its thread, and is no code of
-    /// anybody's.
+    /// Prints these calls, without the words at the end that are no code of anybody's: where a walk went wrong.
     pub(super) fn print(&mut self, calls: &[usize], out: &mut impl Write) -> fmt::Result {
         let last = calls.iter().rposition(|&ip| self.is_known(ip));
         let known = &calls[..last.map_or(0, |last| last + 1)];

@@ -342,7 +342,6 @@ unsafe fn fetch_ahead([first, second, third]: [*mut G; 3]) {
         let sp = ptr::without_provenance::<u8>(body.left_at());
         prefetch(sp);
         prefetch(sp.wrapping_byte_add(LINE));
-        prefetch(bodies.0.wrapping_byte_sub(LINE)); // the coroutine's own words
         prefetch(ptr::from_ref(body.desc()));
     }
 }

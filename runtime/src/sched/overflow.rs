@@ -3,10 +3,10 @@
 //! ```text
 //!   fault handler ── on_overflow: may it end alone? ── no ──▶ report, abort
 //!                                                   └─ yes ─▶ leave, on the thread's alternate stack
-//!                                                               └─ suspends the coroutine for good ─▶ g0 ends the goroutine
+//!                                                               └─ leaves for good ─▶ g0 ends the goroutine
 //! ```
 //!
-//! The coroutine is left where it was, with all that is on its stack; nobody resumes it, and nobody takes its stack back. To
+//! The goroutine's stack is left as it was, with all that is on it; nobody resumes it, and nobody takes its stack back. To
 //! everybody else the goroutine has ended like any other: its `DONE` is set and its joiner is woken, by g0.
 
 use crate::{
