@@ -37,6 +37,7 @@ use crate::{
 use baton_alloc::futex;
 use std::{
     cell::Cell,
+    mem::ManuallyDrop,
     ptr::{self, NonNull},
     sync::atomic::{
         AtomicU32, AtomicU64,
@@ -173,6 +174,7 @@ impl Waiter {
     ///
     /// `commit` runs once everything is ready for the wake. It must not touch what it captured after the point at which
     /// a waker can find the waiter.
+    #[inline(always)] // the fewer functions there are between two switches, the fewer returns: see `switch`
     pub(crate) fn park(&self, reason: WaitReason, commit: impl FnOnce() -> bool) {
         match m::current_goroutine() {
             Some((m, g)) if !std::thread::panicking() => {
@@ -256,19 +258,26 @@ impl Waiter {
 
     /// Ends the wait. Called once for each wait whose `commit` said `true`, by whoever has the right to; the waiter may be
     /// gone when this returns.
+    #[inline]
     pub(crate) fn wake(&self) {
         match NonNull::new(self.g.get()) {
             Some(g) => sched::ready(g),
-            // SAFETY: the caller has the right to wake this task, and so its count.
-            None if self.woken.load(Relaxed) == OF_TASK => unsafe { Task::wake(self) },
-            None => {
-                let word = ptr::from_ref(&self.woken);
-                self.woken.store(1, Release);
-                // SAFETY: from the store on, the word may be gone; its address serves as a key only, and a wake too many
-                // is harmless to whoever uses that address now.
-                futex::wake(unsafe { &*word }, 1);
-            }
+            None => self.wake_other(),
         }
+    }
+
+    /// Wakes a task or a thread.
+    #[cold]
+    fn wake_other(&self) {
+        if self.woken.load(Relaxed) == OF_TASK {
+            // SAFETY: the caller has the right to wake this task, and so its count.
+            return unsafe { Task::wake(self) };
+        }
+        let word = ptr::from_ref(&self.woken);
+        self.woken.store(1, Release);
+        // SAFETY: from the store on, the word may be gone; its address serves as a key only, and a wake too many
+        // is harmless to whoever uses that address now.
+        futex::wake(unsafe { &*word }, 1);
     }
 
     /// A thread's sleep until the wake (`true`) or until `deadline` (`false`).
@@ -291,24 +300,25 @@ impl Waiter {
 
 /// Parks the running goroutine until somebody makes it ready, unless `commit` says `false`: [`Waiter::park`] for those
 /// who know the goroutine by other means. `g` is that goroutine, and `m` this thread's M.
+#[inline(always)]
 pub(crate) fn park_goroutine(m: &'static M, g: NonNull<G>, reason: WaitReason, commit: impl FnOnce() -> bool) {
     // SAFETY: the running goroutine, and its body.
     unsafe { &*g.as_ref().body.get() }.waits_for(reason);
-    let mut commit = Some(commit);
-    // SAFETY: `commit` stays in place, on the goroutine's stack, until g0 has run it.
+    let mut commit = ManuallyDrop::new(commit);
+    // SAFETY: `commit` stays in place, on the goroutine's stack, until g0 has run it, which it does once.
     unsafe { sched::suspend(m, (run_commit(&commit), (&raw mut commit).cast())) };
 }
 
 /// The code that runs a commit of this type, which is behind the pointer.
-fn run_commit<F: FnOnce() -> bool>(_: &Option<F>) -> unsafe fn(*mut ()) -> bool {
+fn run_commit<F: FnOnce() -> bool>(_: &ManuallyDrop<F>) -> unsafe fn(*mut ()) -> bool {
     /// # Safety
     ///
-    /// The pointer is to an `Option<F>` that is ours to take from.
+    /// The pointer is to an `F` that is ours to take, once.
     unsafe fn run<F: FnOnce() -> bool>(commit: *mut ()) -> bool {
         // SAFETY: as the caller promised. The closure is moved out first, since the goroutine may be running again, and
         // its frame gone, before the closure returns.
-        let commit = unsafe { (*commit.cast::<Option<F>>()).take() };
-        commit.expect("a commit runs once")()
+        let commit = unsafe { commit.cast::<F>().read() };
+        commit()
     }
     run::<F>
 }

@@ -319,6 +319,7 @@ impl<T> Hchan<T> {
     }
 
     /// Waits on one of the channel's lists, with `slot` for the other side, and gives the lock back.
+    #[inline(never)] // who need not wait does not make room for it
     pub(super) fn wait(
         &self,
         mut state: MutexGuard<'_, State<T>>,

@@ -87,9 +87,19 @@ impl<T> Receiver<T> {
         self.recv_until(time::deadline_at(deadline))
     }
 
+    #[inline]
     fn recv_until(&self, deadline: u64) -> Result<T, RecvTimeoutError> {
         match &self.flavor {
             Flavor::Chan(chan) => chan.recv(deadline),
+            _ => self.recv_by_clock(deadline),
+        }
+    }
+
+    /// Receives from what is no channel.
+    #[cold]
+    fn recv_by_clock(&self, deadline: u64) -> Result<T, RecvTimeoutError> {
+        match &self.flavor {
+            Flavor::Chan(_) => unreachable!("a channel is no clock"),
             Flavor::Clock(clock) => clock.recv(deadline),
             Flavor::Never => {
                 checkpoint();

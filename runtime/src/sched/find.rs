@@ -617,6 +617,7 @@ fn runs_elsewhere(m: &'static M, job: &Job) -> bool {
 /// # Safety
 ///
 /// On a goroutine's stack, `m` is this thread's, and what `commit` points to stays in place until it has run.
+#[inline(always)] // the fewer functions there are between two switches, the fewer returns: see `switch`
 pub(crate) unsafe fn suspend(m: &'static M, commit: Commit) {
     m.commit.set(Some(commit));
     // SAFETY: as the caller promised.
@@ -659,7 +660,7 @@ fn is_alone(p: &P) -> bool {
 /// # Safety
 ///
 /// As for `suspend`.
-#[inline]
+#[inline(always)]
 unsafe fn switch(m: &'static M) {
     let body = NonNull::new(m.body.get()).expect("a goroutine has a body");
     // SAFETY: this thread's own word.
