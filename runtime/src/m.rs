@@ -198,6 +198,12 @@ impl M {
         unsafe { &*self.latch.load(Relaxed) }
     }
 
+    /// Whether it is this thread's.
+    #[inline(always)]
+    pub(crate) fn is_current(&self) -> bool {
+        current::m().is_some_and(|latch| std::ptr::eq(latch, self.latch()))
+    }
+
     /// Where this thread has its errno: one and the same address as long as it lives.
     #[inline(always)]
     pub(crate) fn errno(&self) -> *mut c_int {

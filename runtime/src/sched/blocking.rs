@@ -1,7 +1,7 @@
 //! Declared blocking calls: a counter bump each way, or a handoff at once. And calls on the thread's own stack.
 
-use super::{Sched, idle};
-use crate::{g::Body, m, p::P};
+use super::idle;
+use crate::{g::Body, m};
 use std::{ptr::NonNull, sync::atomic::Ordering::Relaxed};
 
 /// Runs `f`, which may block in the kernel, and says so to the scheduler.
@@ -17,14 +17,18 @@ use std::{ptr::NonNull, sync::atomic::Ordering::Relaxed};
 /// let text = baton::run(|| baton::blocking(|| std::fs::read_to_string("Cargo.toml")));
 /// assert!(text.is_ok());
 /// ```
+#[inline]
 pub fn blocking<T>(f: impl FnOnce() -> T) -> T {
-    struct Leave;
+    struct Leave(&'static m::M);
     impl Drop for Leave {
         #[inline]
         fn drop(&mut self) {
-            // The M that the goroutine runs on now: `f` may have parked, and g0 closes the call of an M that it leaves.
-            if let Some(m) = m::current() {
-                m.leave_blocking();
+            // The M that the goroutine runs on now: `f` may have parked, and g0 closes the call of an M that it leaves. That is the same one
+            // as a rule, and then its words need not be waited for until it is found.
+            if self.0.is_current() {
+                self.0.leave_blocking();
+            } else {
+                leave_elsewhere();
             }
         }
     }
@@ -32,8 +36,16 @@ pub fn blocking<T>(f: impl FnOnce() -> T) -> T {
         return f();
     };
     m.enter_blocking();
-    let _leave = Leave;
+    let _leave = Leave(m);
     f()
+}
+
+/// The call has ended on another M than it began on.
+#[cold]
+fn leave_elsewhere() {
+    if let Some(m) = m::current() {
+        m.leave_blocking();
+    }
 }
 
 /// Runs `f`, which will block for long, and hands the goroutine's processor on first.
@@ -89,12 +101,11 @@ pub fn on_big_stack<T>(f: impl FnOnce() -> T) -> T {
 }
 
 impl m::M {
-    /// The goroutine on this M is about to block.
+    /// The goroutine on this M is about to block. If goroutines wait for its P, the monitor does not doze: who let them wait has woken it.
     #[inline]
-    fn enter_blocking(&'static self) {
+    fn enter_blocking(&self) {
         let calls = self.blocking.load(Relaxed);
         self.blocking.store(calls | 1, Relaxed);
-        self.sched.expect_handoff(self);
     }
 
     /// It is back, or has parked.
@@ -102,21 +113,5 @@ impl m::M {
     pub(super) fn leave_blocking(&self) {
         let calls = self.blocking.load(Relaxed);
         self.blocking.store((calls | 1).wrapping_add(1), Relaxed);
-    }
-}
-
-impl Sched {
-    /// Wakes the sysmon from a long sleep if goroutines wait for the P that is about to be blocked.
-    #[inline]
-    fn expect_handoff(&self, m: &m::M) {
-        if self.sysmon.dozes()
-            && (self.global.len() > 0
-                || m.latch()
-                    .p()
-                    .and_then(P::of)
-                    .is_some_and(|p| p.runq.len() > 0 || p.runq.has_next()))
-        {
-            self.sysmon.alert();
-        }
     }
 }

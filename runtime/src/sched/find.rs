@@ -421,6 +421,8 @@ pub(super) fn keep(m: &'static M, goroutines: &[*mut G]) {
     if !rest.is_empty() {
         put_all_global(m.sched, rest);
     }
+    pusher_fence();
+    m.sched.sysmon.alert(); // it may have looked while they were on their way
 }
 
 /// Wakes the own P's sleepers that are due, and those that had no P.
