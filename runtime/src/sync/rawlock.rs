@@ -39,7 +39,7 @@ use super::{
     shim::{
         AtomicU8, AtomicU64, AtomicUsize,
         Ordering::{Acquire, Relaxed, Release},
-        QueueGuard, QueueLock, pause, worth_spinning,
+        QueueGuard, QueueLock, look, pause, worth_spinning,
     },
 };
 use crate::{
@@ -150,12 +150,14 @@ impl RawLock {
     /// Takes the lock, waiting `until` then for it at most. `party` is the caller, for the records; those who read leave none.
     #[inline]
     pub(super) fn lock(&self, mode: Mode, party: u64, reason: WaitReason, until: Until<'_>) -> bool {
-        // Without a look first, which would fetch the line twice: most often the lock is free.
-        let free = self.state.compare_exchange_weak(0, mode.unit(), Acquire, Relaxed);
-        if let Err(state) = free
-            && !self.take_at_once(mode, state)
-            && !self.lock_slow(mode, reason, until)
-        {
+        // With a look first: while somebody waits the state is hardly ever what a guess would say.
+        let seen = look(&self.state, 0);
+        let taken = mode.may_take(seen, 0)
+            && match self.take(mode, seen, 0) {
+                Ok(()) => true,
+                Err(state) => self.take_at_once(mode, state),
+            };
+        if !taken && !self.lock_slow(mode, reason, until) {
             return false;
         }
         if mode == Mode::Exclusive {
@@ -202,18 +204,16 @@ impl RawLock {
     /// Lets the lock go. The caller holds it in this mode.
     #[inline]
     pub(super) fn unlock(&self, mode: Mode) {
-        let alone = self.state.compare_exchange(mode.unit(), 0, Release, Relaxed);
-        if let Err(state) = alone
-            && !self.leave_at_once(mode, state)
-        {
+        if !self.leave_at_once(mode, look(&self.state, mode.unit())) {
             self.unlock_slow(mode, false);
         }
     }
 
-    /// Lets the lock go if that wakes nobody in `state`, or in what the state turns out to be.
+    /// Lets the lock go if that wakes nobody in `state`, or in what the state turns out to be: nobody waits, others hold it too, or
+    /// somebody is awake already.
     #[inline]
     fn leave_at_once(&self, mode: Mode, mut state: usize) -> bool {
-        while state & WAITERS == 0 || !mode.is_last(state) {
+        while state & WAITERS == 0 || !mode.is_last(state) || state & (WOKEN | STARVING) == WOKEN {
             let left = state - mode.unit();
             match self.state.compare_exchange_weak(state, left, Release, Relaxed) {
                 Ok(_) => return true,

@@ -7,6 +7,13 @@ pub(super) use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use crate::{lock, sched};
 use std::time::Duration;
 
+/// What a state is likely to be, before a compare-and-swap says what it is: the state itself, for a compare-and-swap in vain costs as much
+/// as one that succeeds. (A model takes the `usual` state for granted, and is the smaller for it.)
+#[inline]
+pub(super) fn look(state: &AtomicUsize, _usual: usize) -> usize {
+    state.load(Ordering::Relaxed)
+}
+
 /// Stands back for some hundred times as long as a short critical section takes.
 pub(super) fn pause() {
     lock::stand_back(Duration::from_micros(4));
