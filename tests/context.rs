@@ -5,7 +5,7 @@ use baton::{
     context::{Context, ContextError, RecvError, SendError},
     errgroup::Group,
     go, select,
-    sync::{Barrier, Condvar, LazyLock, Mutex, Once, OnceLock, RwLock, Semaphore, WaitGroup},
+    sync::{Barrier, Condvar, LazyLock, Mutex, Once, OnceLock, ReentrantMutex, RwLock, Semaphore, WaitGroup},
     testing::Simulation,
     time, yield_now,
 };
@@ -58,6 +58,24 @@ fn ways_to_wait() -> Vec<Way> {
             let lock = RwLock::new(());
             let _held = lock.write();
             ctx.read(&lock).unwrap_err()
+        }),
+        ("reentrant lock", |ctx| {
+            let mutex = Arc::new(ReentrantMutex::new(()));
+            let (keep, end) = chan::bounded::<()>(0);
+            let (begun, begins) = chan::bounded(0);
+            let other = Arc::clone(&mutex);
+            let holder = go!(move || {
+                let _held = other.lock();
+                begun.send(()).unwrap();
+                end.recv().unwrap_err();
+            });
+            begins.recv().unwrap();
+            let error = ctx.lock_reentrant(&mutex).map(drop).unwrap_err();
+            drop(keep);
+            holder.join().unwrap();
+            let _outer = mutex.try_lock().unwrap();
+            let _inner = mutex.try_lock().expect("who gave up has left nothing locked");
+            error
         }),
         ("write", |ctx| {
             let lock = RwLock::new(());
@@ -202,6 +220,9 @@ fn what_is_there_is_taken_before_the_context_ends() {
         let lock = RwLock::new(4);
         assert_eq!(*ctx.read(&lock).unwrap(), 4);
         *ctx.write(&lock).unwrap() += 1;
+        let reentrant = ReentrantMutex::new(6);
+        let outer = ctx.lock_reentrant(&reentrant).unwrap();
+        assert_eq!(*ctx.lock_reentrant(&reentrant).unwrap(), *outer);
         let semaphore = Semaphore::new(1);
         assert_eq!(ctx.acquire(&semaphore, 1).unwrap().count(), 1);
         assert_eq!(semaphore.available_permits(), 1);

@@ -7,11 +7,12 @@ use crate::{
     park::{WaitReason, Waiter},
     sched::checkpoint,
     sync::{
-        Barrier, BarrierWaitResult, Condvar, LazyLock, Mutex, MutexGuard, Once, OnceLock, Permit, RwLock,
-        RwLockReadGuard, RwLockWriteGuard, Semaphore, Until, WaitGroup,
+        Barrier, BarrierWaitResult, Condvar, LazyLock, Mutex, MutexGuard, Once, OnceLock, Permit, ReentrantMutex,
+        ReentrantMutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard, Semaphore, Until, WaitGroup,
     },
     time::{self, heap::NEVER},
 };
+use lock_api::RawMutex as _;
 use std::{convert::Infallible, future::Future, time::Duration};
 
 impl Context {
@@ -56,6 +57,39 @@ impl Context {
             .ok_or_else(|| self.why())?;
         // SAFETY: taken above.
         Ok(unsafe { mutex.make_guard_unchecked(state) })
+    }
+
+    /// Locks a mutex that its owner may lock again, waiting for it until the context ends.
+    ///
+    /// Others may get it between the wake-up and the lock, in which case the wait goes on.
+    ///
+    /// # Errors
+    ///
+    /// The context has ended.
+    ///
+    /// ```
+    /// use baton::{context::Context, sync::ReentrantMutex};
+    ///
+    /// let (mutex, ctx) = (ReentrantMutex::new(1), Context::background());
+    /// let outer = ctx.lock_reentrant(&mutex).unwrap();
+    /// assert_eq!(*outer, *ctx.lock_reentrant(&mutex).unwrap());
+    /// ```
+    pub fn lock_reentrant<'a, T: ?Sized>(
+        &self,
+        mutex: &'a ReentrantMutex<T>,
+    ) -> Result<ReentrantMutexGuard<'a, T>, ContextError> {
+        self.check()?;
+        // lock_api keeps count of owners to itself, so this waits for the lock inside, and then takes the whole.
+        loop {
+            if let Some(guard) = mutex.try_lock() {
+                return Ok(guard);
+            }
+            // SAFETY: it is taken, if at all, and given back before anything else is done with it.
+            let raw = unsafe { mutex.raw() };
+            let state = raw.lock_until(self.until()).ok_or_else(|| self.why())?;
+            // SAFETY: taken above.
+            unsafe { raw.unlock(state) };
+        }
     }
 
     /// Locks for reading, waiting until the context ends.
