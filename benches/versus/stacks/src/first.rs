@@ -1,5 +1,5 @@
 //! The first use of a stack, Baton's and corosensei's `DefaultStack` turn and turn about in one process, so that both meet the
-//! same memory: for each depth the least and the median of both, in nanoseconds.
+//! same memory: for each depth the least and the median of both, in nanoseconds. And the first of a process, one a process.
 
 use crate::recursion::descend;
 use baton::{Alloc, chan, go};
@@ -51,4 +51,32 @@ pub fn child(depth: usize) {
         times.sort();
         println!("{} {}", times[0].as_nanos(), times[times.len() / 2].as_nanos());
     }
+}
+
+/// The first deep recursion of this process: from before there is a stack until it has ended, in nanoseconds.
+pub fn fresh(whose: &str, depth: usize) {
+    let max_stack = super::peers::reservation(depth);
+    let on_default = move || {
+        let start = Instant::now();
+        let stack = DefaultStack::new(max_stack).expect("there is address space");
+        let mut coroutine = Coroutine::<(), (), _, DefaultStack>::with_stack(stack, move |_, ()| {
+            black_box(descend(depth));
+        });
+        assert!(coroutine.resume(()).as_return().is_some());
+        drop(coroutine);
+        start.elapsed()
+    };
+    black_box((Instant::now().elapsed(), descend(1 << 10))); // what they need of the C library is there
+    let took = match whose {
+        "baton" => baton::run(move || {
+            let start = Instant::now();
+            go!(max_stack = max_stack; move || black_box(descend(depth)))
+                .join()
+                .unwrap();
+            start.elapsed()
+        }),
+        "main" => on_default(),
+        _ => std::thread::spawn(on_default).join().unwrap(),
+    };
+    println!("{}", took.as_nanos());
 }

@@ -1,7 +1,7 @@
 //! What deep stacks cost, and what many of them cost: tables, and plots for the documentation.
 //!
 //! ```text
-//! cargo run --release --manifest-path benches/versus/stacks/Cargo.toml -- [growth] [first] [many] [visit] [--rounds N] [--plots DIR]
+//! cargo run --release --manifest-path benches/versus/stacks/Cargo.toml -- [growth] [first] [fresh] [many] [visit] [--rounds N] [--plots DIR]
 //! ```
 //!
 //! Each figure comes from a process of its own, on one processor, so that none finds what another has left in a pool; figures
@@ -44,6 +44,7 @@ fn main() {
         ["child", "many", crowd, n] => return many::child(crowd, number(n)),
         ["child", "visit"] => return visit::child(),
         ["child", "first", depth] => return first::child(number(depth)),
+        ["child", "fresh", whose, depth] => return first::fresh(whose, number(depth)),
         ["child", peer, depth] => return peers::child(peer, number(depth)),
         _ => {}
     }
@@ -55,7 +56,7 @@ fn main() {
     };
     let rounds = option("--rounds").map_or(3, |n| number(n));
     let plots = option("--plots").map(PathBuf::from);
-    let all = !["growth", "first", "many", "visit"]
+    let all = !["growth", "first", "fresh", "many", "visit"]
         .iter()
         .any(|part| words.contains(part));
     let wanted = |part| all || words.contains(&part);
@@ -79,6 +80,9 @@ fn main() {
             );
         }
     }
+    if wanted("fresh") {
+        fresh();
+    }
     if wanted("many") {
         crowds(rounds, go.as_deref(), plots.as_deref());
     }
@@ -97,6 +101,28 @@ fn main() {
                 pair[1] - pair[0]
             );
         }
+    }
+}
+
+/// The first recursion of a process, in some processes of each kind, turn and turn about.
+fn fresh() {
+    const PROCESSES: usize = 100;
+    const KINDS: [&str; 3] = ["baton", "main", "thread"];
+    println!("\nthe first recursion of a process, {PROCESSES} processes each, µs: first quartile / median / third\n");
+    println!("| depth | Baton | DefaultStack, main thread | DefaultStack, new thread |\n|---|---|---|---|");
+    for depth in [64 << 10, 1 << 20] {
+        let mut times = KINDS.map(|_| Vec::new());
+        for _ in 0..PROCESSES {
+            for (kind, times) in KINDS.iter().zip(&mut times) {
+                times.extend(run(None, &["fresh", kind, &depth.to_string()]));
+            }
+        }
+        let cells = times.map(|mut times| {
+            times.sort_by(f64::total_cmp);
+            let [q1, q2, q3] = [1, 2, 3].map(|n| times[times.len() * n / 4] / 1e3);
+            format!("{q1:.0} / {q2:.0} / {q3:.0}")
+        });
+        println!("| {} | {} |", size(depth), cells.join(" | "));
     }
 }
 
