@@ -20,7 +20,7 @@ mod parties;
 
 pub(crate) use parties::{Message, explore, fault, lock, notices_lost_claims, park, sched, ticket, time, waitlist};
 
-#[allow(dead_code)]
+#[allow(dead_code, reason = "the runtime uses more of it than the models")]
 #[path = "../../runtime/src/chan"]
 mod chan {
     #[path = "error.rs"]

@@ -9,7 +9,7 @@
 #![cfg(baton_loom)]
 #![allow(missing_docs, unreachable_pub)]
 
-#[allow(dead_code)]
+#[allow(dead_code, reason = "the runtime uses more of it than the models")]
 #[path = "../../runtime/src/ticket.rs"]
 mod ticket;
 
