@@ -166,3 +166,21 @@ fn an_overflow_on_a_threads_other_stack_is_reported() {
         &["a thread in stack::grow", "overflowed its stack", "endless"],
     );
 }
+
+#[test]
+fn an_overflow_in_on_big_stack_is_reported() {
+    let ran = child::run("an_overflow_in_on_big_stack_is_reported", &[], &[NO_CORE], || {
+        baton::run(|| {
+            let _ = go!(name = "diver"; || baton::on_big_stack(|| endless(0))).join();
+        });
+    });
+    ran.died(
+        libc::SIGABRT,
+        &[
+            "\"diver\"",
+            "the stack of its thread in on_big_stack",
+            "stack::grow",
+            "endless",
+        ],
+    );
+}

@@ -1,7 +1,15 @@
 //! What cannot go on must say so: children that run into limits, and what they leave as their last words.
 
 use baton::{chan, go};
-use std::hint::black_box;
+use std::{
+    hint::black_box,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    thread,
+    time::Duration,
+};
 
 mod child;
 use child::{ADDRESS_SPACE, MAPPED_MEMORY, NO_CORE};
@@ -32,7 +40,7 @@ fn a_stack_that_overflows_is_reported() {
         &[
             "goroutine ",
             "\"diver\"",
-            "spawned at tests/kill.rs:25:",
+            "spawned at tests/kill.rs:33:",
             "overflowed its stack",
             "131072",
             "max_stack",
@@ -105,6 +113,47 @@ fn try_spawn_says_that_there_is_no_stack() {
     });
     ran.succeeded();
     ran.said(&["no address space", "max_stack", "ulimit -v"]);
+}
+
+/// The system may refuse a thread (that delays those who wait for one), but a thread that it grants must get by with what it has:
+/// here mappings are refused half of the time, at moments of their own choice.
+#[test]
+fn a_thread_that_starts_asks_for_no_more_memory() {
+    let vars = [("BATON_RETIRE_MS", "1"), ("BATON_PROCS", "2")];
+    let ran = child::run(
+        "a_thread_that_starts_asks_for_no_more_memory",
+        &vars,
+        &[NO_CORE],
+        || {
+            baton::run(|| {
+                let blockers = |n| -> Vec<_> {
+                    let block = || baton::blocking_now(|| thread::sleep(Duration::from_micros(100)));
+                    (0..n).map(|_| go!(move || (0..50).for_each(|_| block()))).collect()
+                };
+                // What they need of the heap is there from here on.
+                blockers(20).into_iter().for_each(|handle| handle.join().unwrap());
+                let refusing = Arc::new(AtomicBool::new(true));
+                let refuser = thread::spawn({
+                    let refusing = refusing.clone();
+                    move || {
+                        while refusing.load(SeqCst) {
+                            child::refuse_mappings(true);
+                            thread::sleep(Duration::from_micros(50));
+                            child::refuse_mappings(false);
+                            thread::sleep(Duration::from_micros(50));
+                        }
+                    }
+                });
+                for _ in 0..40 {
+                    blockers(20).into_iter().for_each(|handle| handle.join().unwrap());
+                    baton::time::sleep(Duration::from_millis(3));
+                }
+                refusing.store(false, SeqCst);
+                refuser.join().unwrap();
+            });
+        },
+    );
+    ran.succeeded();
 }
 
 /// Private writable memory is limited, as it is under vm.overcommit_memory=2: there too mmap refuses what would go beyond, whether

@@ -112,6 +112,13 @@ pub(crate) fn try_attach() -> Option<&'static M> {
     }
 }
 
+/// Makes sure that there is a record for a thread that is about to start, so that its [`attach`] finds one. `false` if the system has
+/// no memory for it.
+#[must_use]
+pub fn provide() -> bool {
+    thread::without_signals(|| LEASES.with(Leases::provide))
+}
+
 #[cold]
 fn attach_new() -> Option<&'static M> {
     let tid = thread::id();
@@ -233,6 +240,16 @@ impl Leases {
         lease.tid.set(tid);
         self.attached += 1;
         Some(lease)
+    }
+
+    /// Makes a lease if none is free.
+    fn provide(&mut self) -> bool {
+        if !self.free.is_null() {
+            return true;
+        }
+        let Some(lease) = self.make() else { return false };
+        self.free = ptr::from_ref(lease).cast_mut();
+        true
     }
 
     fn make(&mut self) -> Option<&'static Lease> {

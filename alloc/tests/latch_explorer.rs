@@ -46,7 +46,7 @@ mod search;
 mod words;
 
 use protocol::{Fault, MEMBARRIER, Protocol, Violation};
-use search::{MOST, explore, thorough};
+use search::{explore, most, thorough};
 use words::Pc;
 
 /// Takers where two of them take long.
@@ -56,7 +56,7 @@ fn takers() -> usize {
 
 /// Explores a protocol that must be right, and that must have come by each of these places.
 fn is_right(protocol: Protocol, places: &[Pc]) {
-    let finding = explore(protocol, MOST);
+    let finding = explore(protocol, most());
     assert!(finding.counterexample.is_none(), "the protocol is wrong: {finding}");
     for &pc in places.iter().filter(|_| finding.complete) {
         assert!(finding.visited & 1 << pc as u32 != 0, "the model never came to {pc:?}");

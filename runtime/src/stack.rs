@@ -29,12 +29,7 @@
 //! memory, and cannot trap while the word names the other one. A goroutine may park on the new stack, and go on on another
 //! thread: what suspends it keeps a stack pointer, and does not care which stack that is in.
 
-use crate::{
-    fatal,
-    g::Lowered,
-    m,
-    sched::{scavenge, thread_stack_floor},
-};
+use crate::{fatal, g::Lowered, m, sched::scavenge};
 use baton_alloc::{current, latch, lease};
 pub use baton_stack::StackError;
 use baton_stack::{AltStack, Class, Desc, MAX_RESERVATION, Spec, Stack, StackGrowth};
@@ -201,7 +196,7 @@ fn thread_floor() -> usize {
     if known != 0 {
         return known;
     }
-    let floor = thread_stack_floor();
+    let floor = baton_stack::own_stack_floor();
     FLOOR.with(|f| f.set(floor));
     floor
 }

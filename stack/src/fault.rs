@@ -2,7 +2,9 @@
 //!
 //! ```text
 //!   SIGSEGV ─▶ this thread runs a goroutine?  ──no──▶ pass on
-//!              fault and stack pointer in its reservation, not far apart?  ──no──▶ pass on
+//!              fault and stack pointer in its reservation, not far apart?  ──no──▶ the end of the thread's own stack?
+//!                                                                                   ──yes──▶ report that, abort
+//!                                                                                   ──no───▶ pass on
 //!              above the bottom guard?  ──no──▶ may only the goroutine end?  ──yes──▶ leave its stack for good
 //!                                                                           ──no───▶ report the overflow, abort
 //!              copystack::grow, return to the faulting instruction
@@ -39,14 +41,15 @@ use crate::{
     copystack::{self, Verdict},
     reservation::Desc,
     sys::{
-        backtrace, context, process,
-        process::PAGE,
+        backtrace, context,
+        process::{self, OwnStack, PAGE},
         signal::{self, Altstack},
         stderr::Report,
     },
 };
 use baton_alloc::{Lock, current, latch};
 use core::{
+    cell::Cell,
     ffi::{c_int, c_void},
     fmt::{self, Write as _},
     mem, ptr,
@@ -124,7 +127,7 @@ const ALTSTACK: usize = 64 << 10;
 #[derive(Debug)]
 pub struct AltStack {
     /// `None` if the thread had one that is large enough.
-    _own: Option<Altstack>,
+    own: Option<Altstack>,
 }
 
 impl AltStack {
@@ -134,15 +137,54 @@ impl AltStack {
     ///
     /// If the memory cannot be had, or if the thread runs on its alternate stack just now.
     pub fn install() -> Result<Self, StackError> {
+        let this = match Altstack::current() {
+            Some((_, size)) if size >= Self::wanted() => Self { own: None },
+            _ => Self::map()?,
+        };
+        this.hold()?;
+        Ok(this)
+    }
+
+    /// Maps one for a thread that has yet to start, so that this thread cannot fail for want of it: its first steps are
+    /// [`hold`](Self::hold) and nothing before that.
+    ///
+    /// # Errors
+    ///
+    /// If the memory cannot be had.
+    pub fn map() -> Result<Self, StackError> {
+        let own = Altstack::map(Self::wanted()).map_err(|errno| StackError::Signal { errno })?;
+        Ok(Self { own: Some(own) })
+    }
+
+    /// Makes it the calling thread's, which keeps it until it drops it.
+    ///
+    /// # Errors
+    ///
+    /// If the thread runs on its alternate stack just now.
+    pub fn hold(&self) -> Result<(), StackError> {
         // The C library installs its handlers when the first thread is made, or later: so at each thread.
         LIBRARY_SIGNALS.into_iter().for_each(signal::use_alternate_stack);
-        let wanted = (process::signal_frame_bytes() + ALTSTACK).next_multiple_of(PAGE);
-        if Altstack::current().is_some_and(|(_, size)| size >= wanted) {
-            return Ok(Self { _own: None });
+        match &self.own {
+            Some(own) => own.hold().map_err(|errno| StackError::Signal { errno }),
+            None => Ok(()),
         }
-        let own = Altstack::install(wanted).map_err(|errno| StackError::Signal { errno })?;
-        Ok(Self { _own: Some(own) })
     }
+
+    /// Bytes of a stack that is large enough.
+    fn wanted() -> usize {
+        (process::signal_frame_bytes() + ALTSTACK).next_multiple_of(PAGE)
+    }
+}
+
+thread_local! {
+    /// This thread's own stack, if it is one of the scheduler's. Without destructor, and written before the handler reads it.
+    static OWN: Cell<OwnStack> = const { Cell::new(OwnStack::NONE) };
+}
+
+/// Has an overflow of the calling thread's own stack, by a goroutine that went there, reported like that of a goroutine's (std's handler knows the threads that std
+/// started, and no others). For threads of the scheduler, before they set `M.sched`; they need an [`AltStack`].
+pub fn watch_own_stack() {
+    OWN.with(|own| own.set(OwnStack::of_this_thread()));
 }
 
 /// The handler.
@@ -193,7 +235,15 @@ fn on_goroutine(info: &libc::siginfo_t, machine: &mut libc::ucontext_t) -> bool 
             }
             true
         }
-        Verdict::NotOurs => false,
+        Verdict::NotOurs => {
+            if !m.sched.load(Ordering::Relaxed).is_null() {
+                let own = OWN.with(Cell::get);
+                if address.is_some_and(|address| own.guard().contains(&address)) {
+                    report_own_overflow(desc, own, sp);
+                }
+            }
+            false
+        }
     }
 }
 
@@ -284,6 +334,23 @@ fn report_overflow(desc: &Desc, sp: usize) -> ! {
     );
     drop(report);
     backtrace::print(desc.range());
+    process::abort()
+}
+
+/// The goroutine on `desc` is in `on_big_stack`, and has used up what its thread has.
+#[cold]
+fn report_own_overflow(desc: &Desc, own: OwnStack, sp: usize) -> ! {
+    let usable = own.usable();
+    let mut report = report_on(desc);
+    let _ = writeln!(
+        report,
+        " has overflowed the stack of its thread in on_big_stack: all {} bytes are used (stack pointer {sp:#x})\n  cure: if \
+         that depth is meant, stack::grow(bytes, ..) gives as much as is asked for; else look for a recursion without \
+         end\n  the innermost frames:",
+        usable.len(),
+    );
+    drop(report);
+    backtrace::print(usable);
     process::abort()
 }
 

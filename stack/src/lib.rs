@@ -29,7 +29,8 @@
 //!
 //! # What a scheduler does
 //!
-//! 1. At the start: [`install`] once, [`set_describe`], and an [`AltStack`] for each thread.
+//! 1. At the start: [`install`] once, [`set_describe`], and an [`AltStack`] for each thread; [`watch_own_stack`] in
+//!    those that run goroutines.
 //! 2. For each goroutine: a [`Stack`]; [`Desc::set_owner`].
 //! 3. Before each switch to it: `M.stack` = [`Desc::as_word`]; after the switch back: null.
 //! 4. At each parking point, on the goroutine's stack: [`Desc::note_depth`].
@@ -68,10 +69,13 @@ pub use class::{CLASSES, Class};
 pub use config::{Spec, StackGrowth};
 pub use copystack::HEADROOM;
 pub use error::StackError;
-pub use fault::{AltStack, Describe, Leave, OnOverflow, install, set_describe, set_on_overflow};
+pub use fault::{AltStack, Describe, Leave, OnOverflow, install, set_describe, set_on_overflow, watch_own_stack};
 pub use pool::{acquire, acquire_class, release, release_batch, stats};
 pub use reservation::{DEFAULT_RESERVATION, Desc, FIRST_EXTENT, MAX_RESERVATION, MIN_RESERVATION, Stack};
 pub use shrink::{each, map};
 pub use stackcache::{Batch, StackCache};
 pub use stats::StackStats;
-pub use sys::pages::{GuardKind, guard_kind};
+pub use sys::{
+    pages::{GuardKind, guard_kind},
+    process::own_stack_floor,
+};

@@ -92,3 +92,13 @@ pub(crate) const ADDRESS_SPACE: Limit = Limit(libc::RLIMIT_AS);
 
 /// Bytes of private writable memory, touched or not.
 pub(crate) const MAPPED_MEMORY: Limit = Limit(libc::RLIMIT_DATA);
+
+/// Has the system refuse this process all mappings from now on, or none.
+pub(crate) fn refuse_mappings(refuse: bool) {
+    let limit = libc::rlimit {
+        rlim_cur: if refuse { 0 } else { libc::RLIM_INFINITY },
+        rlim_max: libc::RLIM_INFINITY,
+    };
+    // SAFETY: changes a limit of this process, a child.
+    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_AS, &raw const limit) }, 0);
+}

@@ -101,9 +101,15 @@ pub(crate) fn thorough() -> bool {
     std::env::var_os("BATON_EXPLORE").is_some_and(|how| how == "all")
 }
 
-/// How many states of a protocol that is right are visited. Debug builds look at the nearest, to keep within the time of a test run; the
-/// release run has them all.
-pub(crate) const MOST: usize = if cfg!(debug_assertions) { 100_000 } else { usize::MAX };
+/// How many states of a protocol that is right are visited: the nearest, to keep within the time of a test run, or all if the
+/// run is thorough.
+pub(crate) fn most() -> usize {
+    match thorough() {
+        true => usize::MAX,
+        false if cfg!(debug_assertions) => 50_000,
+        false => 100_000,
+    }
+}
 
 /// Visits the states that the protocol can reach, nearest first, up to the first one that is wrong, and no more than `most`.
 pub(crate) fn explore(protocol: Protocol, most: usize) -> Finding {

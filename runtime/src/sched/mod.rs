@@ -52,7 +52,6 @@ pub(crate) mod sysmon;
 pub use blocking::{blocking, blocking_now, on_big_stack};
 pub(crate) use find::{forget_current, suspend, suspend_yield};
 pub(crate) use idle::checkpoint;
-pub(crate) use os::thread_stack_floor;
 pub use procs::set_procs;
 pub(crate) use ready::{ready, spawn, spawn_at, spawn_own};
 pub use stall::{StallCause, StallReport};

@@ -1,9 +1,11 @@
-//! Threads and the system: does one that does not get on sleep, where does one's own stack end, and how soon does it run
-//! when it wakes up?
+//! Threads and the system: how one starts, does one that does not get on sleep, and how soon does it run when it wakes up?
 
+use crate::fatal;
+use baton_alloc::lease;
+use baton_stack::AltStack;
 use std::{
     collections::HashMap,
-    ffi::{CStr, c_void},
+    ffi::{CString, c_void},
     fs::{self, File},
     io,
     mem::MaybeUninit,
@@ -87,30 +89,65 @@ impl Probe {
     }
 }
 
-/// Starts a thread that inherits nothing of the caller but its signal mask: std's would take the caller's output capture along (what
-/// a test prints is kept for that test), and so would all threads that it starts. The name has at most 15 bytes.
-pub(super) fn start_thread(name: &'static CStr, run: fn()) -> io::Result<()> {
-    struct Task(&'static CStr, fn());
-    extern "C" fn main(task: *mut c_void) -> *mut c_void {
-        // SAFETY: made below, and given to this thread.
-        let Task(name, run) = *unsafe { Box::from_raw(task.cast::<Task>()) };
-        // SAFETY: the call copies the name.
-        unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
-        run();
-        ptr::null_mut()
+/// A thread that is yet to start. It inherits nothing of the caller but its signal mask: std's would take the caller's output capture
+/// along (what a test prints is kept for that test), and so would all threads that it starts. Nor can it fail once it is there, as
+/// std's does if there is no address space left for its signal stack: all that it needs is mapped before.
+pub(super) struct Thread {
+    /// Its name for the system; at most 15 bytes.
+    pub(super) name: CString,
+    /// The bytes of its stack; `None` is what the system gives.
+    pub(super) stack: Option<usize>,
+    /// What it does, with an alternate signal stack that is large enough for the fault handler.
+    pub(super) run: Box<dyn FnOnce() + Send>,
+}
+
+impl Thread {
+    /// Starts it. Nobody can wait for its end.
+    ///
+    /// # Errors
+    ///
+    /// If the system refuses a thread or the memory for its stacks. Then nothing has started.
+    pub(super) fn start(self) -> io::Result<()> {
+        struct Task(Thread, AltStack);
+        extern "C" fn main(task: *mut c_void) -> *mut c_void {
+            // SAFETY: made below, and given to this thread.
+            let Task(thread, altstack) = *unsafe { Box::from_raw(task.cast::<Task>()) };
+            if let Err(error) = altstack.hold() {
+                fatal::no_handler(&error);
+            }
+            // SAFETY: the call copies the name.
+            unsafe { libc::prctl(libc::PR_SET_NAME, thread.name.as_ptr()) };
+            (thread.run)();
+            drop(altstack);
+            ptr::null_mut()
+        }
+        if !lease::provide() {
+            return Err(io::ErrorKind::OutOfMemory.into());
+        }
+        let altstack = AltStack::map().map_err(io::Error::other)?;
+        let size = self.stack;
+        let task = Box::into_raw(Box::new(Task(self, altstack)));
+        let mut attributes = MaybeUninit::uninit();
+        let mut thread = MaybeUninit::uninit();
+        // SAFETY: the attributes are made before they are used, and go again; `main` is right for this argument, which is the
+        // thread's from here on if there is one.
+        let error = unsafe {
+            libc::pthread_attr_init(attributes.as_mut_ptr());
+            libc::pthread_attr_setdetachstate(attributes.as_mut_ptr(), libc::PTHREAD_CREATE_DETACHED);
+            if let Some(size) = size {
+                libc::pthread_attr_setstacksize(attributes.as_mut_ptr(), size);
+            }
+            let error = libc::pthread_create(thread.as_mut_ptr(), attributes.as_ptr(), main, task.cast());
+            libc::pthread_attr_destroy(attributes.as_mut_ptr());
+            error
+        };
+        if error != 0 {
+            // SAFETY: there is no thread, so it is still ours.
+            drop(unsafe { Box::from_raw(task) });
+            return Err(io::Error::from_raw_os_error(error));
+        }
+        Ok(())
     }
-    let task = Box::into_raw(Box::new(Task(name, run)));
-    let mut thread = MaybeUninit::uninit();
-    // SAFETY: default attributes; `main` is right for this argument, which is the thread's from here on.
-    let error = unsafe { libc::pthread_create(thread.as_mut_ptr(), ptr::null(), main, task.cast()) };
-    if error != 0 {
-        // SAFETY: there is no thread, so it is still ours.
-        drop(unsafe { Box::from_raw(task) });
-        return Err(io::Error::from_raw_os_error(error));
-    }
-    // SAFETY: filled by the call that has succeeded; nobody joins the thread.
-    unsafe { libc::pthread_detach(thread.assume_init()) };
-    Ok(())
 }
 
 /// What a thread of this process does.
@@ -161,23 +198,6 @@ pub(super) fn room_for(bytes: usize) -> io::Result<()> {
         libc::munmap(mapping, bytes);
     }
     Ok(())
-}
-
-/// The lowest address of the calling thread's own stack that may be used, 0 if the system does not say.
-pub(crate) fn thread_stack_floor() -> usize {
-    let mut attributes = MaybeUninit::<libc::pthread_attr_t>::uninit();
-    let (mut lowest, mut size, mut guard) = (ptr::null_mut(), 0, 0);
-    // SAFETY: the calls ask about the calling thread; the attributes are filled before they are read, and given back.
-    unsafe {
-        if libc::pthread_getattr_np(libc::pthread_self(), attributes.as_mut_ptr()) != 0 {
-            return 0;
-        }
-        libc::pthread_attr_getstack(attributes.as_ptr(), &raw mut lowest, &raw mut size);
-        libc::pthread_attr_getguardsize(attributes.as_ptr(), &raw mut guard);
-        libc::pthread_attr_destroy(attributes.as_mut_ptr());
-    }
-    // C libraries differ in whether the guard is part of what they name.
-    lowest.addr() + guard
 }
 
 #[cfg(test)]

@@ -45,15 +45,14 @@ use crate::{
     time::{self, heap::NEVER},
 };
 use baton_alloc::{futex, latch};
-use baton_stack::AltStack;
 use parking_lot::Mutex;
 use std::{
+    ffi::CString,
     mem, ptr,
     sync::atomic::{
         AtomicBool, AtomicU32, AtomicU64,
         Ordering::{AcqRel, Acquire, Relaxed, SeqCst},
     },
-    thread,
     time::Duration,
 };
 
@@ -85,8 +84,7 @@ const QUOTA_NS: u64 = 1_000_000_000;
 /// The stack of an M, where [`on_big_stack`](super::on_big_stack) runs: as large as a main thread's.
 const M_STACK: usize = 8 << 20;
 
-/// What a new thread maps beside that before it comes to what can be refused without harm: alternate signal stacks, of Baton's and
-/// of std's.
+/// What there must be beside that: the thread's signal stack, and memory for its first steps.
 const M_ROOM: usize = 1 << 20;
 
 /// What others see of the monitor.
@@ -209,8 +207,12 @@ struct Suspect {
 
 /// Starts the monitor's thread.
 pub(super) fn start() {
-    let started = os::start_thread(c"baton-sysmon", || Monitor::new(sched()).run());
-    if let Err(error) = started {
+    let thread = os::Thread {
+        name: c"baton-sysmon".to_owned(),
+        stack: None,
+        run: Box::new(|| Monitor::new(sched()).run()),
+    };
+    if let Err(error) = thread.start() {
         fatal::no_thread("the monitor", &error);
     }
 }
@@ -535,25 +537,21 @@ impl Monitor {
             Box::leak(Box::new(M::new(self.next_m - 1, sched)))
         });
         self.probes.forget(m.tid.load(Relaxed));
-        let thread = thread::Builder::new()
-            .name(format!("baton-m{}", m.id))
-            .stack_size(M_STACK);
-        let made = os::room_for(M_STACK + M_ROOM).and_then(|()| {
-            thread.spawn(move || {
+        let thread = os::Thread {
+            name: CString::new(format!("baton-m{}", m.id)).expect("a name without NUL"),
+            stack: Some(M_STACK),
+            run: Box::new(move || {
                 os::be_ordinary();
+                baton_stack::watch_own_stack();
                 m.adopt_thread();
                 metrics::register(m);
-                let altstack = AltStack::install();
-                if let Err(error) = &altstack {
-                    fatal::no_handler(error);
-                }
                 m.note.sleep(None);
                 find::run(m);
                 m.leave_thread();
                 sched.sysmon.retire_m(m);
-            })
-        });
-        if let Err(error) = made {
+            }),
+        };
+        if let Err(error) = os::room_for(M_STACK + M_ROOM).and_then(|()| thread.start()) {
             sched.sysmon.retired.lock().push(m);
             if sched.sysmon.ms() == 0 {
                 fatal::no_thread("the first goroutine", &error);

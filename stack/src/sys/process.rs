@@ -1,6 +1,11 @@
 //! What the kernel and the environment say about this process.
 
-use core::ffi::{CStr, c_int};
+use core::{
+    ffi::{CStr, c_int},
+    mem::MaybeUninit,
+    ops::Range,
+    ptr,
+};
 
 /// The page size that the layout of reservations is made for.
 pub(crate) const PAGE: usize = 4096;
@@ -46,6 +51,63 @@ pub(crate) fn mapping_limit() -> Option<(u64, &'static str)> {
     };
     let space = of(libc::RLIMIT_AS).map(|limit| (limit, "ulimit -v"));
     space.or_else(|| of(libc::RLIMIT_DATA).map(|limit| (limit, "ulimit -d")))
+}
+
+/// A thread's own stack, as its C library names it; all 0 if the system does not say.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OwnStack {
+    /// The lowest address.
+    lowest: usize,
+    /// The first address above it.
+    end: usize,
+    /// Bytes of guard: below `lowest` or from there on, C libraries differ in that.
+    guard: usize,
+}
+
+impl OwnStack {
+    /// Nothing is known.
+    pub(crate) const NONE: Self = Self {
+        lowest: 0,
+        end: 0,
+        guard: 0,
+    };
+
+    /// The calling thread's.
+    pub(crate) fn of_this_thread() -> Self {
+        let mut attributes = MaybeUninit::<libc::pthread_attr_t>::uninit();
+        let (mut lowest, mut size, mut guard) = (ptr::null_mut(), 0, 0);
+        // SAFETY: the calls ask about the calling thread; the attributes are filled before they are read, and given back.
+        unsafe {
+            if libc::pthread_getattr_np(libc::pthread_self(), attributes.as_mut_ptr()) != 0 {
+                return Self::NONE;
+            }
+            libc::pthread_attr_getstack(attributes.as_ptr(), &raw mut lowest, &raw mut size);
+            libc::pthread_attr_getguardsize(attributes.as_ptr(), &raw mut guard);
+            libc::pthread_attr_destroy(attributes.as_mut_ptr());
+        }
+        let lowest = lowest.addr();
+        Self {
+            lowest,
+            end: lowest + size,
+            guard,
+        }
+    }
+
+    /// The bytes that may be used, whatever the C library counts.
+    pub(crate) fn usable(self) -> Range<usize> {
+        self.lowest + self.guard..self.end
+    }
+
+    /// Where the guard can be: what is mapped there and no guard does not fault.
+    pub(crate) fn guard(self) -> Range<usize> {
+        self.lowest.saturating_sub(self.guard)..self.lowest + self.guard
+    }
+}
+
+/// The lowest address of the calling thread's own stack that may be used, 0 if the system does not say.
+#[must_use]
+pub fn own_stack_floor() -> usize {
+    OwnStack::of_this_thread().usable().start
 }
 
 /// This thread's errno.

@@ -143,8 +143,8 @@ impl Altstack {
         (old.ss_flags & libc::SS_DISABLE == 0 && !old.ss_sp.is_null()).then_some((old.ss_sp, old.ss_size))
     }
 
-    /// Maps a stack of `usable` bytes, a multiple of the page size, and makes it the calling thread's.
-    pub(crate) fn install(usable: usize) -> Result<Self, c_int> {
+    /// Maps a stack of `usable` bytes, a multiple of the page size.
+    pub(crate) fn map(usable: usize) -> Result<Self, c_int> {
         let len = usable + PAGE;
         // SAFETY: a fresh private mapping at an address of the kernel's choice touches nothing that exists.
         let mapping = unsafe {
@@ -166,8 +166,12 @@ impl Altstack {
         if unsafe { libc::mprotect(bottom, usable, libc::PROT_READ | libc::PROT_WRITE) } != 0 {
             return Err(process::errno());
         }
-        this.set(bottom, 0, usable)?;
         Ok(this)
+    }
+
+    /// Makes it the calling thread's.
+    pub(crate) fn hold(&self) -> Result<(), c_int> {
+        self.set(self.mapping.wrapping_byte_add(PAGE), 0, self.len - PAGE)
     }
 
     fn set(&self, bottom: *mut c_void, flags: c_int, size: usize) -> Result<(), c_int> {
@@ -182,6 +186,9 @@ impl Altstack {
         if r == 0 { Ok(()) } else { Err(process::errno()) }
     }
 }
+
+// SAFETY: a mapping belongs to no thread; dropped by one that does not hold it, it just goes.
+unsafe impl Send for Altstack {}
 
 impl Drop for Altstack {
     fn drop(&mut self) {
