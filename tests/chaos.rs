@@ -25,7 +25,7 @@ use std::{
 static ALLOC: baton::Alloc = baton::Alloc;
 
 /// Seeds of an ordinary run.
-const SEEDS: u64 = if cfg!(debug_assertions) { 4 } else { 16 };
+const SEEDS: u64 = if cfg!(debug_assertions) { 4 } else { 10 };
 /// Goroutines that act, at each seed.
 const ACTORS: u64 = if cfg!(debug_assertions) { 60 } else { 150 };
 /// Recursion that a goroutine's stack of 1 MiB bears.

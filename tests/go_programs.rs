@@ -18,7 +18,7 @@ use std::{
 /// How a program starts what runs beside it.
 type Spawn = fn(Box<dyn FnOnce() + Send>);
 
-const SEEDS: u64 = 1_000;
+const SEEDS: u64 = if cfg!(debug_assertions) { 300 } else { 1_000 };
 
 fn everywhere(program: impl Fn(Spawn) + Send + Sync) {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());

@@ -39,9 +39,10 @@ fn a_million_park_on_a_channel_wake_and_are_joined() {
         (parked, sum)
     });
     assert_eq!(sum, n * (n - 1));
-    // Far from one mapping for each stack, unless it cannot be helped.
+    // Far from one mapping for each stack, unless it cannot be helped: at the worst, when none can be joined to its neighbour, one for
+    // each slab of 64.
     assert!(
-        n == 10_000 || parked - before < n / 100,
+        n == 10_000 || parked - before < n / 32,
         "{before} mappings before, {parked} with all of them parked"
     );
     let metrics = baton::metrics();

@@ -29,7 +29,7 @@ use std::{
 };
 
 /// How many Ps the sysmon detaches in one run.
-const DETACHES: u64 = if cfg!(debug_assertions) { 60 } else { 150 };
+const DETACHES: u64 = if cfg!(debug_assertions) { 60 } else { 100 };
 /// Rounds in a row without a P after which the sysmon calls the Ps lost: far more than fit into the time that an owner
 /// may have to wait for a core.
 const LOST: u64 = 20_000_000;

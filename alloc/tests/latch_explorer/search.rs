@@ -106,7 +106,7 @@ pub(crate) fn thorough() -> bool {
 pub(crate) fn most() -> usize {
     match thorough() {
         true => usize::MAX,
-        false if cfg!(debug_assertions) => 50_000,
+        false if cfg!(debug_assertions) => 20_000,
         false => 100_000,
     }
 }

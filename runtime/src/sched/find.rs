@@ -12,7 +12,7 @@ use super::{
     Sched, habit,
     idle::{self, Sleep},
     pusher_fence,
-    ready::{overflow, put_all_global, put_global, ready},
+    ready::{overflow, put_all_global, put_global},
     runq::RING,
     scavenge,
     steal::{shed, steal},
@@ -430,6 +430,7 @@ pub(super) fn keep(m: &'static M, goroutines: &[*mut G]) {
 /// Sleepers go before what waits on the ring: they have said when they want to run, and behind a long queue they would all
 /// be late. But two turns in three are all that they get.
 fn fire_timers(m: &'static M) -> bool {
+    let mut due = [ptr::null_mut(); SLEEPERS];
     let mut some = false;
     if m.latch()
         .p()
@@ -438,47 +439,67 @@ fn fire_timers(m: &'static M) -> bool {
     {
         let now = time::now();
         // SAFETY: this thread's M; a section with heap operations, which never grow the heap here, and queue operations.
-        if let Some((p, displaced, n)) = unsafe { m.with_p(|p, own| wake_due(p, own, now)) } {
-            let displaced = &displaced[..displaced.iter().take_while(|g| !g.is_null()).count()];
-            if !displaced.is_empty() {
-                put_all_global(m.sched, displaced);
-            }
-            if n > 0 {
-                pusher_fence();
-                idle::pushed(m.sched, Some(p));
-            }
+        let woken = unsafe {
+            m.with_p(|p, own| {
+                let n = if may_wake(p, own) {
+                    time::pop_due(p, own, now, &mut due)
+                } else {
+                    0
+                };
+                (n, put_in_front(p, own, &due[..n]))
+            })
+        };
+        if let Some((n, displaced)) = woken {
             some = n > 0;
+            settle_woken(m, some, &displaced);
         }
     }
-    if m.sched.sleepers_due.load(Relaxed) != NEVER {
-        let now = time::now();
-        while let Some(g) = time::pop_due_shared(m.sched, now) {
-            ready(g);
-            some = true;
+    // SAFETY: this thread's M; a section that looks.
+    if m.sched.sleepers_due.load(Relaxed) != NEVER && unsafe { m.with_p(|p, own| may_wake(p, own)) } != Some(false) {
+        let n = time::pop_due_shared(m.sched, time::now(), &mut due);
+        // SAFETY: this thread's M; a section with queue operations.
+        match unsafe { m.with_p(|p, own| put_in_front(p, own, &due[..n])) } {
+            Some(displaced) => settle_woken(m, n > 0, &displaced),
+            None => put_all_global(m.sched, &due[..n]),
         }
+        some |= n > 0;
     }
     some
 }
 
-/// Puts sleepers that are due at the front of the ring, unless the last ones were put there only just now. Gives those at its
-/// end who had to make room for them, and how many sleepers there were. Inside a section.
-fn wake_due(p: &'static P, own: &mut Own, now: u64) -> (&'static P, [*mut G; SLEEPERS], usize) {
+/// Whether sleepers may be put at the front of the ring: not if the last ones were put there only just now. Inside a section.
+fn may_wake(p: &P, own: &Own) -> bool {
+    p.runq.len() == 0 || own.sleepers_from.wrapping_sub(p.tick.load(Relaxed)).cast_signed() <= 0
+}
+
+/// Puts sleepers that are due, and this M's, at the front of the ring, the first of them first. Gives those at its end who had to
+/// make room for them. Inside a section.
+fn put_in_front(p: &P, own: &mut Own, due: &[*mut G]) -> [*mut G; SLEEPERS] {
     let mut displaced = [ptr::null_mut(); SLEEPERS];
-    let tick = p.tick.load(Relaxed);
-    if p.runq.len() > 0 && own.sleepers_from.wrapping_sub(tick).cast_signed() > 0 {
-        return (p, displaced, 0);
+    if !due.is_empty() {
+        own.sleepers_from = p.tick.load(Relaxed).wrapping_add(due.len() as u32 * 3 / 2);
     }
-    let mut due = [ptr::null_mut(); SLEEPERS];
-    let n = time::pop_due(p, own, now, &mut due);
-    own.sleepers_from = tick.wrapping_add(n as u32 * 3 / 2);
     let mut last = 0;
-    for &g in due[..n].iter().rev() {
+    for &g in due.iter().rev() {
         // SAFETY: inside a section, which owns P; the sleepers were claimed, so they are ours.
         displaced[last] = unsafe { p.runq.push_front_displacing(g) };
         last += usize::from(!displaced[last].is_null());
     }
     displaced[..last].reverse(); // the newest was the first to go
-    (p, displaced, n)
+    displaced
+}
+
+/// What [`put_in_front`] leaves to be done outside the section: for who was displaced, and, if `some` were put there, for who could
+/// help.
+fn settle_woken(m: &'static M, some: bool, displaced: &[*mut G]) {
+    let displaced = &displaced[..displaced.iter().take_while(|g| !g.is_null()).count()];
+    if !displaced.is_empty() {
+        put_all_global(m.sched, displaced);
+    }
+    if some {
+        pusher_fence();
+        idle::pushed(m.sched, m.latch().p().and_then(P::of));
+    }
 }
 
 /// Makes a stack ready for goroutine `id` of this site: open as deep as those go, and, for one in some, with the gauge set.

@@ -23,7 +23,6 @@ use crate::{
 };
 use heap::{NEVER, Room, Sleeper};
 use std::{
-    ptr::NonNull,
     sync::atomic::{
         AtomicU64,
         Ordering::{Relaxed, Release},
@@ -185,21 +184,26 @@ pub(crate) fn move_to_shared(sched: &Sched, sleepers: &mut heap::Heap) {
 /// The caller owns the P.
 #[inline]
 pub(crate) fn pop_due(p: &P, own: &mut Own, now: u64, into: &mut [*mut G]) -> usize {
-    let mut n = 0;
-    while n < into.len()
-        && let Some(g) = own.sleepers.pop_due(now)
-    {
-        into[n] = g.as_ptr();
-        n += 1;
-    }
+    let n = pop_from(&mut own.sleepers, now, into);
     p.due.store(own.sleepers.earliest(), Release);
     n
 }
 
-/// Takes one goroutine that is due at `now` off the shared heap.
-pub(crate) fn pop_due_shared(sched: &Sched, now: u64) -> Option<NonNull<G>> {
+/// As [`pop_due`], off the shared heap.
+pub(crate) fn pop_due_shared(sched: &Sched, now: u64, into: &mut [*mut G]) -> usize {
     let mut heap = sched.lock_sleepers();
-    let g = heap.pop_due(now);
+    let n = pop_from(&mut heap, now, into);
     sched.publish_sleepers(&heap);
-    g
+    n
+}
+
+fn pop_from(heap: &mut heap::Heap, now: u64, into: &mut [*mut G]) -> usize {
+    let mut n = 0;
+    while n < into.len()
+        && let Some(g) = heap.pop_due(now)
+    {
+        into[n] = g.as_ptr();
+        n += 1;
+    }
+    n
 }
