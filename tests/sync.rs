@@ -1,7 +1,9 @@
 //! What `baton::sync` has beside locks, in goroutines and in threads.
 
 use baton::{
-    chan, go,
+    chan,
+    context::Context,
+    go,
     sync::{Barrier, Condvar, LazyLock, Mutex, Once, OnceLock, Pool, Semaphore, WaitGroup},
     yield_now,
 };
@@ -212,13 +214,19 @@ fn permits_go_to_whoever_asked_first() {
 fn one_that_gives_up_lets_those_behind_pass() {
     baton::run(|| {
         let semaphore = Arc::new(Semaphore::new(1));
-        let large = Arc::clone(&semaphore);
-        let large = go!(move || large.acquire_for(2, Duration::from_millis(3)).is_none());
+        let (ctx, cancel) = Context::background().with_cancel();
+        let (large, behind) = (Arc::clone(&semaphore), Arc::clone(&semaphore));
+        let large = go!(move || ctx.acquire(&large, 2).is_err());
         while semaphore.waiting() == 0 {
             yield_now();
         }
-        drop(semaphore.acquire(1)); // behind the large one
+        let behind = go!(move || drop(behind.acquire(1)));
+        while semaphore.waiting() == 1 {
+            yield_now();
+        }
+        cancel.cancel();
         assert!(large.join().unwrap());
+        behind.join().unwrap();
         assert_eq!(semaphore.available_permits(), 1);
     });
 }

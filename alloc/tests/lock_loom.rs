@@ -305,6 +305,17 @@ mod sync {
         }
 
         #[test]
+        fn a_fair_reader_and_a_writer_that_gives_up() {
+            model(3, &[READ_FAIR, ADD_TIMED, READ]);
+        }
+
+        #[test]
+        fn fair_parties_and_those_who_give_up() {
+            model(2, &[ADD_FAIR, READ_TIMED, READ_FAIR]);
+            model(2, &[Does::AddThenRead, READ_TIMED, ADD_TIMED]);
+        }
+
+        #[test]
         fn a_reader_that_gives_up() {
             model(2, &[ADD, READ_TIMED, ADD]);
         }

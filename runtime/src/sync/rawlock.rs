@@ -24,7 +24,8 @@
 //!
 //! # Invariants
 //!
-//! 1. `WAITERS` and `STARVING` change, and nodes come and go, under the queue's lock.
+//! 1. `WAITERS` and `STARVING` change, and nodes come and go, under the queue's lock. With an empty queue both are 0 when that is given
+//!    back: a lock that is free and starving would be nobody's for ever.
 //! 2. Somebody queues up only while the lock is not his to take, with one compare-and-swap that says so. So a holder is left who
 //!    sees `WAITERS` when he lets go; `STARVING` likewise.
 //! 3. Whenever the lock becomes free with somebody in the queue, somebody is awake who will look at it later: what sets
@@ -393,6 +394,9 @@ impl RawLock {
                 continue;
             }
             let mut queue = self.queue.lock();
+            if queue.is_empty() {
+                continue; // all who waited have given up
+            }
             if hand_over {
                 let state = self.state.fetch_or(STARVING, Relaxed); // no reader joins from here on
                 if mode == Mode::Shared && state / READER > 1 {
