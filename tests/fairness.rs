@@ -142,7 +142,7 @@ fn sleepers_go_before_a_long_queue() {
 #[test]
 fn sleepers_without_a_processor_go_before_a_long_queue() {
     static BEGUN: AtomicUsize = AtomicUsize::new(0);
-    let vars = [("BATON_PROCS", "2")];
+    let vars = [("BATON_PROCS", "2"), ("BATON_FORCE_MIGRATION", "0")];
     let ran = child::run(
         "sleepers_without_a_processor_go_before_a_long_queue",
         &vars,
