@@ -388,7 +388,9 @@ fn stop_spinning(m: &'static M) {
 }
 
 /// Takes some goroutines from the global queue to the own one: half of its share if the own one is empty, and else as many
-/// as would have had their turn since the last time if both were one queue.
+/// as would have had their turn since the last time if both were one queue. Where the ring has no room for them, the newest
+/// on it, which have had their turn only just now, change places with them: else those who yield would keep a full ring to themselves
+/// for ever.
 ///
 /// While they are on their way nobody sees them; so what comes with the one that this M will run is announced, unless this
 /// M spins: then somebody is, when it stops.
@@ -401,10 +403,17 @@ fn take_global(m: &'static M) -> bool {
     let n = if own == 0 {
         share
     } else {
-        (share * GLOBAL_EVERY as usize).div_ceil(share + own).min(RING - own)
+        (share * GLOBAL_EVERY as usize).div_ceil(share + own)
     };
+    let n = n.min(LOOT);
+    if n > RING - own {
+        let mut newest = [ptr::null_mut(); LOOT];
+        // SAFETY: this thread's M; a section with a queue operation.
+        let moved = unsafe { m.with_p(|p, _| p.runq.pop_newest(&mut newest[..n - (RING - own)])) };
+        m.sched.global.push(&newest[..moved.unwrap_or(0)]);
+    }
     let mut taken = [ptr::null_mut(); LOOT];
-    let n = m.sched.global.pop(&mut taken[..n.min(LOOT)]);
+    let n = m.sched.global.pop(&mut taken[..n]);
     keep(m, &taken[..n]);
     if !m.spinning.load(Relaxed) && p.runq.len() > 1 {
         pusher_fence();

@@ -171,12 +171,13 @@ fn next_id(own: &mut Own, sched: &Sched) -> u64 {
     id
 }
 
-/// Moves half the ring, and `extra` behind it, to the global queue.
+/// Moves half the ring, and `extra` behind it, to the global queue: the newest (Go moves the oldest), so that those at the front
+/// have their turn, among them sleepers that were put there because they are due.
 #[cold]
 pub(super) fn overflow(m: &'static M, extra: *mut G) {
     let mut half = [ptr::null_mut(); HALF + 1];
     // SAFETY: this thread's M; a section with a queue operation.
-    let n = unsafe { m.with_p(|p, _| p.runq.pop_some(&mut half[..HALF])) }.unwrap_or(0);
+    let n = unsafe { m.with_p(|p, _| p.runq.pop_newest(&mut half[..HALF])) }.unwrap_or(0);
     half[n] = extra;
     m.sched.global.push(&half[..=n]);
 }

@@ -192,6 +192,22 @@ impl RunQueue {
         }
         n
     }
+
+    /// Takes up to `into.len()` of the newest, in their order, and says how many.
+    ///
+    /// # Safety
+    ///
+    /// The caller owns the P (invariant 1).
+    pub(crate) unsafe fn pop_newest(&self, into: &mut [*mut G]) -> usize {
+        let (head, tail) = (self.head.load(Relaxed), self.tail.load(Relaxed));
+        let n = into.len().min(tail.wrapping_sub(head) as usize);
+        let first = tail.wrapping_sub(n as u32);
+        for (slot, at) in into[..n].iter_mut().zip(first as usize..) {
+            *slot = self.ring[at % RING].load(Relaxed);
+        }
+        self.tail.store(first, Release);
+        n
+    }
 }
 
 #[cfg(test)]
@@ -235,6 +251,13 @@ mod tests {
         assert_eq!(out[0], fake(1));
         assert_eq!(out[HALF - 1], fake(HALF));
         assert_eq!(q.len(), HALF);
+        let mut out = [ptr::null_mut(); 2 * HALF];
+        // SAFETY: as above.
+        assert_eq!(unsafe { q.pop_newest(&mut out[..3]) }, 3);
+        assert_eq!(out[..3], [RING - 2, RING - 1, RING].map(fake));
+        // SAFETY: as above.
+        assert_eq!(unsafe { q.pop_newest(&mut out) }, HALF - 3);
+        assert_eq!((out[0], q.len()), (fake(HALF + 1), 0));
     }
 
     #[test]
