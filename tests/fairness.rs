@@ -115,39 +115,32 @@ fn soon() -> Instant {
     Instant::now() + Duration::from_millis(200)
 }
 
-/// More others than a ring holds, each with one turn after the other until `over`.
-fn others(over: &'static AtomicBool) -> Vec<JoinHandle<()>> {
+/// Sleepers that are due at one time wake beside more others than a ring holds, each of which has one turn after the other: in between
+/// those have some turns, and few.
+fn wake_before_the_others(sleepers: Vec<JoinHandle<usize>>) {
+    static OVER: AtomicBool = AtomicBool::new(false);
     let other = || {
-        while !over.load(SeqCst) {
+        while !OVER.load(SeqCst) {
             RAN.fetch_add(1, SeqCst);
             baton::yield_now();
         }
     };
-    (0..1_500).map(|_| go!(other)).collect()
-}
-
-/// How many turns the others had between the first and the last of the sleepers, which are due at one time.
-fn turns_while_they_wake(sleepers: Vec<JoinHandle<usize>>) -> usize {
+    let others: Vec<_> = (0..1_500).map(|_| go!(other)).collect();
     let mut before: Vec<_> = sleepers.into_iter().map(|g| g.join().unwrap()).collect();
     before.sort_unstable();
     // Three quarters: where the system takes the CPU from those who are about to look, they look later.
-    before[before.len() * 3 / 4] - before[0]
+    let turns = before[before.len() * 3 / 4] - before[0];
+    assert!((40..400).contains(&turns), "{turns} turns of others in between");
+    OVER.store(true, SeqCst);
+    others.into_iter().for_each(|other| other.join().unwrap());
 }
 
 /// Sleepers that are due at one time are woken one after the other, with a few of the many others in between, not behind all of
 /// these: a third of the turns is theirs.
 #[test]
 fn sleepers_go_before_a_long_queue() {
-    static OVER: AtomicBool = AtomicBool::new(false);
     let ran = child::run("sleepers_go_before_a_long_queue", ONE, &[], || {
-        baton::run(|| {
-            let sleepers = sleepers(200, soon());
-            let others = others(&OVER);
-            let turns = turns_while_they_wake(sleepers);
-            assert!((40..400).contains(&turns), "{turns} turns of others in between");
-            OVER.store(true, SeqCst);
-            others.into_iter().for_each(|other| other.join().unwrap());
-        });
+        baton::run(|| wake_before_the_others(sleepers(200, soon())));
     });
     ran.succeeded();
 }
@@ -155,7 +148,6 @@ fn sleepers_go_before_a_long_queue() {
 /// So do those whose processor has retired meanwhile.
 #[test]
 fn sleepers_without_a_processor_go_before_a_long_queue() {
-    static OVER: AtomicBool = AtomicBool::new(false);
     static BEGUN: AtomicUsize = AtomicUsize::new(0);
     let vars = [("BATON_PROCS", "2"), ("BATON_FORCE_MIGRATION", "0")];
     let ran = child::run(
@@ -177,11 +169,7 @@ fn sleepers_without_a_processor_go_before_a_long_queue() {
                     .collect();
                 let all = halves.into_iter().flat_map(|half| half.join().unwrap()).collect();
                 baton::set_procs(1).unwrap();
-                let others = others(&OVER);
-                let turns = turns_while_they_wake(all);
-                assert!((40..400).contains(&turns), "{turns} turns of others in between");
-                OVER.store(true, SeqCst);
-                others.into_iter().for_each(|other| other.join().unwrap());
+                wake_before_the_others(all);
             });
         },
     );

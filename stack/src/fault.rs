@@ -181,8 +181,9 @@ thread_local! {
     static OWN: Cell<OwnStack> = const { Cell::new(OwnStack::NONE) };
 }
 
-/// Has an overflow of the calling thread's own stack, by a goroutine that went there, reported like that of a goroutine's (std's handler knows the threads that std
-/// started, and no others). For threads of the scheduler, before they set `M.sched`; they need an [`AltStack`].
+/// Has an overflow of the calling thread's own stack, by a goroutine that went there, reported like that of its own (std's handler
+/// knows the threads that std started, and no others). For threads of the scheduler, before they set `M.sched`; they need an
+/// [`AltStack`].
 pub fn watch_own_stack() {
     OWN.with(|own| own.set(OwnStack::of_this_thread()));
 }
