@@ -72,11 +72,10 @@ fn who_was_deep_costs_no_more_than_who_never_was() {
         let deep = parked(60 << 10);
         let deeper = parked(300 << 10);
         println!("bytes for each of {GOROUTINES}: never deep {shallow}, 60 KiB {deep}, 300 KiB {deeper}");
-        assert!(deep * 10 <= shallow * 11, "{deep} after 60 KiB, {shallow} never deep");
-        assert!(
-            deeper * 10 <= shallow * 11 + 2048,
-            "{deeper} after 300 KiB, {shallow} never deep"
-        );
+        // Half a page each for what the process does besides: a thread that it starts meanwhile has a stack and a cache.
+        for (each, depth) in [(deep, 60), (deeper, 300)] {
+            assert!(each <= shallow + 2048, "{each} after {depth} KiB, {shallow} never deep");
+        }
         assert!(baton::metrics().stack_shrinks > 0);
     });
 }
