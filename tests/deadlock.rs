@@ -3,12 +3,15 @@
 
 use baton::{
     Runtime, chan, go,
+    io::Pollable,
     sync::{Barrier, Mutex},
     time,
 };
 use std::{
-    env, process,
-    process::{Command, Output},
+    env,
+    io::Read,
+    process,
+    process::{Command, Output, Stdio},
     sync::{Arc, mpsc},
     thread,
     time::Duration,
@@ -17,7 +20,7 @@ use std::{
 type Case = (&'static str, fn(), i32, &'static [&'static str]);
 
 /// Name, what the child does, its exit code, what it says on standard error.
-const CASES: [Case; 10] = [
+const CASES: [Case; 11] = [
     (
         "channel",
         channel,
@@ -43,6 +46,7 @@ const CASES: [Case; 10] = [
     ),
     ("after_work", after_work, 2, &["deadlock"]),
     ("timer_pending", timer_pending, 0, &[]),
+    ("file_pending", file_pending, 0, &[]),
     ("foreign_thread", foreign_thread, 0, &[]),
     ("blocked_in_the_kernel", blocked_in_the_kernel, 0, &[]),
     ("exit_from_a_goroutine", exit_from_a_goroutine, 7, &[]),
@@ -108,6 +112,23 @@ fn timer_pending() {
             tx.send(()).unwrap();
         });
         rx.recv().unwrap();
+    });
+}
+
+/// Nobody in this process can wake who waits for a file, but somebody outside will.
+fn file_pending() {
+    baton::run(|| {
+        let mut program = Command::new("sh")
+            .args(["-c", "sleep 0.3; echo there"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stdout = Pollable::new(program.stdout.take().unwrap()).unwrap();
+        stdout.readable();
+        let mut text = String::new();
+        stdout.into_inner().unwrap().read_to_string(&mut text).unwrap();
+        assert_eq!(text, "there\n");
+        program.wait().unwrap();
     });
 }
 

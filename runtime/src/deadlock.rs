@@ -1,11 +1,15 @@
 //! Deadlock: when no goroutine can ever run again, the program is told so and ends, as in Go.
 //!
-//! The monitor looks when it is about to sleep for ever: all Ps and all Ms are idle, no queue holds anything, no timer is set.
+//! The monitor looks when it is about to sleep for ever: all Ps and all Ms are idle, no queue holds anything, no timer is
+//! set, no file is waited for.
 //! Then only a thread that is not Baton's could make a goroutine ready. Threads that wait in [`run`](crate::run) cannot; if
 //! there are no others, nobody will. Threads are counted in /proc, by name: those of Baton begin with `baton-`. Where /proc is
 //! denied there is no alarm.
 
-use crate::{debug, sched::Sched};
+use crate::{
+    debug,
+    sched::{Sched, netpoll},
+};
 use std::{
     fs, process,
     sync::atomic::{AtomicUsize, Ordering::SeqCst},
@@ -36,7 +40,7 @@ impl Drop for Run {
 /// Ends the program with a report if no goroutine can ever run again. All Ms were found idle by the caller, the monitor.
 pub(crate) fn look(sched: &Sched) {
     let runs = RUNS.load(SeqCst);
-    if runs == 0 || !sched.config.deadlock_report || threads_of_others() != Some(runs) {
+    if runs == 0 || netpoll::is_awaited() || !sched.config.deadlock_report || threads_of_others() != Some(runs) {
         return;
     }
     eprintln!(

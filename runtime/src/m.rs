@@ -49,6 +49,8 @@ pub(crate) struct M {
     pub(crate) id: u32,
     /// What this M sleeps on when it is idle.
     pub(crate) note: Note,
+    /// Whether this M sleeps, if it does, where files wake it: `sched::netpoll`.
+    pub(crate) polls: AtomicBool,
     /// Whether this M counts as spinning. Set by the waker before the wake, else by this M.
     pub(crate) spinning: AtomicBool,
     /// Times in a row that this M got up because others had goroutines waiting, and came back without any; this thread's.
@@ -118,6 +120,7 @@ impl M {
             sched,
             id,
             note: Note::new(),
+            polls: AtomicBool::new(false),
             spinning: AtomicBool::new(false),
             in_vain: Cell::new(0),
             cur: Cell::new(std::ptr::null_mut()),

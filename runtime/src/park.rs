@@ -68,6 +68,7 @@ pub(crate) enum WaitReason {
     Once,
     Context,
     Future,
+    Io,
 }
 
 impl WaitReason {
@@ -76,14 +77,14 @@ impl WaitReason {
 
     /// In words, those of all numbers from 0 on, one in a line.
     pub(crate) fn names() -> String {
-        (0..=Self::Future as u8)
+        (0..=Self::Io as u8)
             .map(|reason| format!("{}\n", Self::name(reason)))
             .collect()
     }
 
     /// In words, of its number.
     pub(crate) fn name(reason: u8) -> &'static str {
-        const NAMES: [(WaitReason, &str); 16] = [
+        const NAMES: [(WaitReason, &str); 17] = [
             (WaitReason::ChanSend, "channel send"),
             (WaitReason::ChanRecv, "channel receive"),
             (WaitReason::Select, "select"),
@@ -100,6 +101,7 @@ impl WaitReason {
             (WaitReason::Once, "once"),
             (WaitReason::Context, "context"),
             (WaitReason::Future, "future"),
+            (WaitReason::Io, "io"),
         ];
         let name = NAMES.iter().find(|(known, _)| *known as u8 == reason);
         name.map_or(Self::OTHER, |(_, name)| name)

@@ -4,8 +4,9 @@ use super::{Context, ContextError, RecvError, SendError};
 use crate::{
     JoinError, JoinHandle,
     chan::{Receiver, Sender, select},
+    io::Pollable,
     park::{WaitReason, Waiter},
-    sched::checkpoint,
+    sched::{checkpoint, netpoll::Interest},
     sync::{
         Barrier, BarrierWaitResult, Condvar, LazyLock, Mutex, MutexGuard, Once, OnceLock, Permit, ReentrantMutex,
         ReentrantMutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard, Semaphore, Until, WaitGroup,
@@ -13,7 +14,7 @@ use crate::{
     time::{self, heap::NEVER},
 };
 use lock_api::RawMutex as _;
-use std::{convert::Infallible, future::Future, time::Duration};
+use std::{convert::Infallible, future::Future, os::fd::AsFd, time::Duration};
 
 impl Context {
     /// Receives a message, waiting for one until the context ends.
@@ -261,6 +262,42 @@ impl Context {
         }
         self.check()?;
         lazy.force_limited(self.until()).ok_or_else(|| self.why())
+    }
+
+    /// Waits until a file is readable, or the context ends.
+    ///
+    /// # Errors
+    ///
+    /// The context has ended.
+    ///
+    /// ```
+    /// use baton::{context::Context, io::Pollable};
+    /// use std::{os::unix::net::UnixStream, time::Duration};
+    ///
+    /// let (one, _other) = UnixStream::pair().unwrap();
+    /// let one = Pollable::new(one).unwrap();
+    /// let (ctx, _cancel) = Context::background().with_timeout(Duration::from_millis(1));
+    /// assert!(ctx.readable(&one).is_err(), "nobody has written");
+    /// ```
+    pub fn readable<T: AsFd>(&self, file: &Pollable<T>) -> Result<(), ContextError> {
+        self.await_file(file, Interest::Read)
+    }
+
+    /// Waits until a file is writable, or the context ends.
+    ///
+    /// # Errors
+    ///
+    /// The context has ended.
+    pub fn writable<T: AsFd>(&self, file: &Pollable<T>) -> Result<(), ContextError> {
+        self.await_file(file, Interest::Write)
+    }
+
+    fn await_file<T: AsFd>(&self, file: &Pollable<T>, interest: Interest) -> Result<(), ContextError> {
+        self.check()?;
+        match file.wait(interest, self.until()) {
+            true => Ok(()),
+            false => Err(self.why()),
+        }
     }
 
     /// Sleeps, but not after the context has ended.

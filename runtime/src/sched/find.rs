@@ -1,8 +1,8 @@
 //! The loop of g0: find a goroutine, run it until it suspends, do what it asked for.
 //!
 //! ```text
-//!   every 61st turn: global queue, clock      so that neither is starved by a busy P
-//!   runnext ─▶ own ring ─▶ timers ─▶ global queue (a share) ─▶ other Ps (ask; rings and due timers; their runnext last) ─▶ idle
+//!   every 61st turn: global queue, clock, now and then netpoll      so that none is starved by a busy P
+//!   runnext ─▶ own ring ─▶ timers ─▶ global queue (a share) ─▶ netpoll ─▶ other Ps (ask; rings and due timers; their runnext last) ─▶ idle
 //! ```
 //!
 //! runnext inherits the time slice: after [`NEXT_STREAK`](super::runq::NEXT_STREAK) goroutines in a row from there, the oldest of the ring has its
@@ -11,7 +11,7 @@
 use super::{
     Sched, habit,
     idle::{self, Sleep},
-    pusher_fence,
+    netpoll, pusher_fence,
     ready::{overflow, put_all_global, put_global},
     runq::RING,
     scavenge,
@@ -180,13 +180,22 @@ fn settle_look(m: &'static M, left: &mut Left, ticks: &mut Vec<u32>, next: Next)
         },
         Next::Round => {
             fire_timers(m);
+            if m.sched.poller.load(Relaxed).is_null() {
+                netpoll::look_now_and_then();
+            }
             if !shed(m) {
                 take_global(m);
             }
         }
         Next::Nothing => {
             left.settle(m);
-            if !(m.inbox.has_mail() || fire_timers(m) || take_global(m) || steal(m, ticks) || waits_for_timer(m)) {
+            if !(m.inbox.has_mail()
+                || fire_timers(m)
+                || take_global(m)
+                || look_at_files(m)
+                || steal(m, ticks)
+                || waits_for_timer(m))
+            {
                 return idle::sleep(m);
             }
         }
@@ -199,6 +208,11 @@ fn settle_look(m: &'static M, left: &mut Left, ticks: &mut Vec<u32>, next: Next)
         }
     }
     Sleep::Over
+}
+
+/// Looks whether files are ready that somebody waits for, unless the poller does.
+fn look_at_files(m: &'static M) -> bool {
+    m.sched.poller.load(Relaxed).is_null() && netpoll::look()
 }
 
 /// If a sleeper of the own P is due in a moment, waits until it is, or until there is something else to do: to go to sleep and to

@@ -3,9 +3,14 @@
 //! The protocol that makes sure that no wake-up is lost although the pusher has no fence stands in `README.md`, with its
 //! proof sketch and the tests that check it.
 //!
-//! An idle M sleeps on its note. One of them, the *keeper*, sleeps only until the next timer is due.
+//! An idle M sleeps on its note. One of them, the *keeper*, sleeps only until the next timer is due; one, the *poller*, sleeps where
+//! files that become ready wake it ([`netpoll`]). That may be the same one.
 
-use super::{Sched, find, habit, pusher_fence, ready};
+use super::{
+    Sched, find, habit,
+    netpoll::{self, Events},
+    pusher_fence, ready,
+};
 use crate::{
     m::{self, M},
     metrics,
@@ -87,31 +92,46 @@ fn start(sched: &'static Sched, m: Option<&'static M>) {
         Some(m) => {
             m.spinning.store(true, Relaxed);
             m.note.wake();
+            netpoll::interrupt(m);
         }
         None => sched.sysmon.request_m(),
     }
 }
 
-/// Takes an M off the idle list: the one that went idle last, but the keeper only if there is no other.
+/// Takes an M off the idle list: the one that went idle last, but the keeper and the poller only if there is no other.
 fn pop_m(sched: &Sched, idle: &mut Idle) -> Option<&'static M> {
     let last = idle.ms.len().checked_sub(1)?;
-    let keeper = sched.keeper.load(Relaxed);
-    let at = if last > 0 && ptr::eq(idle.ms[last], keeper) {
-        last - 1
-    } else {
-        last
-    };
-    let m = idle.ms.remove(at);
-    if ptr::eq(m, keeper) {
-        dismiss_keeper(sched);
-    }
+    let (keeper, poller) = (sched.keeper.load(Relaxed), sched.poller.load(Relaxed));
+    let has_office = |m: &M| ptr::eq(m, keeper) || ptr::eq(m, poller);
+    let at = (0..=last).rev().find(|&at| !has_office(idle.ms[at]));
+    let m = idle.ms.remove(at.unwrap_or(last));
+    dismiss(sched, m);
     Some(m)
 }
 
-/// Leaves the timers to the next M that goes idle. Under the idle lock.
-fn dismiss_keeper(sched: &Sched) {
-    sched.keeper.store(ptr::null_mut(), Relaxed);
-    sched.keeper_until.store(0, SeqCst);
+/// Leaves the timers, if `m` had them in its keeping, to the next M that goes idle. Under the idle lock. (The poller leaves its office
+/// itself.)
+fn dismiss(sched: &Sched, m: &M) {
+    if ptr::eq(sched.keeper.load(Relaxed), m) {
+        sched.keeper.store(ptr::null_mut(), Relaxed);
+        sched.keeper_until.store(0, SeqCst);
+    }
+}
+
+/// Has an M look after the files that are watched, if nobody does and one is to be had. In vain, if the others are all busy: they
+/// look now and then.
+pub(super) fn recruit(sched: &'static Sched) {
+    let m = {
+        let mut idle = sched.idle.lock();
+        if !sched.poller.load(Relaxed).is_null() {
+            return;
+        }
+        pop_m(sched, &mut idle)
+    };
+    if m.is_some() || (sched.idle_ps.load(SeqCst) != 0 && sched.sysmon.may_make_m(sched)) {
+        sched.spinning.fetch_add(1, AcqRel);
+        start(sched, m);
+    }
 }
 
 /// Takes an idle M for a P that is about to be taken, before it is: so that no P is ever left without a runner. Counts
@@ -271,7 +291,7 @@ pub(super) fn sleep(m: &'static M) -> Sleep {
     let was_spinning;
     // 1. Publish: the P is idle, and this M sleeps.
     let tickets;
-    let (keeper, surplus) = {
+    let (keeper, polls, surplus) = {
         let unbound = m.unbind(); // waits for a thief; so before the lock that all share
         // Before a waker can find this M and say that it spins on the waker's behalf; counted down after that, see below.
         was_spinning = m.spinning.swap(false, Relaxed);
@@ -292,7 +312,17 @@ pub(super) fn sleep(m: &'static M) -> Sleep {
             sched.keeper.store(ptr::from_ref(m).cast_mut(), Relaxed);
             sched.keeper_until.store(NEVER, SeqCst);
         }
-        (free, !free && !m.pins.get() && idle.ms.len() > sched.ps.active())
+        let polls = netpoll::is_used() && sched.poller.load(Relaxed).is_null();
+        m.polls.store(polls, Relaxed);
+        if polls {
+            sched.poller.store(ptr::from_ref(m).cast_mut(), SeqCst);
+        }
+        let office = free || polls;
+        (
+            free,
+            polls,
+            !office && !m.pins.get() && idle.ms.len() > sched.ps.active(),
+        )
     };
     if was_spinning {
         sched.spinning.fetch_sub(1, AcqRel);
@@ -311,6 +341,9 @@ pub(super) fn sleep(m: &'static M) -> Sleep {
             nap = nap_after(m);
             if nap.is_none() {
                 if leave_list(m) {
+                    if polls {
+                        sched.poller.store(ptr::null_mut(), SeqCst);
+                    }
                     get_up(m);
                     return Sleep::Over;
                 }
@@ -336,6 +369,18 @@ pub(super) fn sleep(m: &'static M) -> Sleep {
         (until != NEVER).then(|| Duration::from_nanos(until.saturating_sub(time::now())))
     };
     let timeout = nap.map_or(awake_after, |nap| Some(awake_after.map_or(nap, |other| other.min(nap))));
+    if polls {
+        let mut events = Events::new();
+        let woken = netpoll::sleep(&m.note, timeout, &mut events);
+        sched.poller.store(ptr::null_mut(), SeqCst);
+        if !woken && leave_list(m) {
+            get_up(m);
+        } else if !woken {
+            m.note.sleep(None); // a waker was faster
+        }
+        events.dispatch(); // now that this M spins, nobody else is woken for them
+        return Sleep::Over;
+    }
     if m.note.sleep(timeout) {
         return Sleep::Over; // the waker took us off the list and made us spinning
     }
@@ -448,9 +493,7 @@ fn remove_m(sched: &Sched, idle: &mut Idle, m: &'static M) -> bool {
         return false;
     };
     idle.ms.remove(at);
-    if ptr::eq(sched.keeper.load(Relaxed), m) {
-        dismiss_keeper(sched);
-    }
+    dismiss(sched, m);
     true
 }
 
@@ -478,8 +521,9 @@ fn wake_keeper(sched: &'static Sched) {
         let Some(at) = idle.ms.iter().position(|&m| ptr::eq(m, keeper)) else {
             return;
         };
-        dismiss_keeper(sched);
-        idle.ms.remove(at)
+        let m = idle.ms.remove(at);
+        dismiss(sched, m);
+        m
     };
     sched.spinning.fetch_add(1, AcqRel);
     start(sched, Some(m));

@@ -35,6 +35,7 @@ mod find;
 pub(crate) mod globrunq;
 pub(crate) mod habit;
 mod idle;
+pub(crate) mod netpoll;
 pub(crate) mod note;
 pub(crate) mod os;
 mod overflow;
@@ -97,6 +98,8 @@ pub(crate) struct Sched {
     /// Until when the keeper sleeps; 0 if there is none, so that nobody tries to wake it. Written by the keeper, or under
     /// the idle lock.
     keeper_until: AtomicU64,
+    /// The M that sleeps until a file is ready, or null. Taken under the idle lock, given back by itself.
+    poller: AtomicPtr<M>,
     pub(crate) sysmon: Sysmon,
     /// The next number that no P has reserved.
     next_id: AtomicU64,
@@ -161,6 +164,7 @@ impl Sched {
             sleepers_due: AtomicU64::new(NEVER),
             keeper: AtomicPtr::new(std::ptr::null_mut()),
             keeper_until: AtomicU64::new(0),
+            poller: AtomicPtr::new(std::ptr::null_mut()),
             sysmon: Sysmon::new(),
             next_id: AtomicU64::new(1),
             spawned_outside: AtomicU64::new(0),

@@ -29,6 +29,11 @@ impl Note {
         true
     }
 
+    /// Whether there was a wake-up, which it takes.
+    pub(super) fn take(&self) -> bool {
+        self.0.swap(0, Acquire) != 0
+    }
+
     /// Wakes the sleeper, or whoever sleeps next.
     pub(crate) fn wake(&self) {
         self.0.store(1, Release);

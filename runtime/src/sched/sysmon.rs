@@ -30,6 +30,7 @@
 use super::{
     Sched, find,
     idle::{self, release_p},
+    netpoll,
     os::{self, Probes},
     procs, quota, scavenge, sched,
     schedtrace::Schedtrace,
@@ -273,11 +274,23 @@ impl Monitor {
                 };
                 next.min(seen.slice_ends.max(SLEEP_FIRST_NS))
             };
+            self.look_at_files();
             self.look_at_quota();
             self.requests.look(self.sched, time::now());
             quit::look();
             if let Some(schedtrace) = &mut self.schedtrace {
                 schedtrace.look(self.sched);
+            }
+        }
+    }
+
+    /// If nobody looks after the files that goroutines wait for: looks, and has an M do so if one has nothing else to do.
+    fn look_at_files(&self) {
+        if netpoll::is_awaited() && self.sched.poller.load(SeqCst).is_null() {
+            netpoll::look_now_and_then();
+            // Who spins goes idle soon, or has found work.
+            if self.sched.spinning.load(SeqCst) == 0 {
+                idle::recruit(self.sched);
             }
         }
     }
@@ -310,7 +323,9 @@ impl Monitor {
             if self.sched.has_work(time::now) || self.sched.ps.iter().any(|p| p.runq.has_any()) {
                 sysmon.dozes.store(false, SeqCst); // nobody would wake it
                 timeout = Some(SLEEP_BUSY_NS);
-            } else if self.sched.idle_ps.load(SeqCst) as usize >= self.sched.ps.active() {
+            } else if self.sched.idle_ps.load(SeqCst) as usize >= self.sched.ps.active()
+                && !(netpoll::is_awaited() && self.sched.poller.load(SeqCst).is_null())
+            {
                 timeout = None; // nothing runs: whoever gets a P says so
             }
         }
