@@ -110,15 +110,23 @@ fn sleepers(n: usize, due: Instant) -> Vec<JoinHandle<usize>> {
 /// The turns of the others.
 static RAN: AtomicUsize = AtomicUsize::new(0);
 
-/// When those whom a test starts now are to wake: by then they are all asleep, on a machine that is busy with other things too.
-fn soon() -> Instant {
-    Instant::now() + Duration::from_millis(200)
+/// Tries with sleepers that are due in a while, on a machine that is busy with other things in a longer while, until they were not due
+/// before all was set up.
+fn before_they_are_due(mut attempt: impl FnMut(Instant) -> Result<(), TooLate>) {
+    let mut ahead = Duration::from_millis(200);
+    while attempt(Instant::now() + ahead).is_err() {
+        ahead *= 2;
+    }
 }
+
+/// Sleepers were due before their test was set up.
+struct TooLate;
 
 /// Sleepers that are due at one time wake beside more others than a ring holds, each of which has one turn after the other: in between
 /// those have some turns, and few.
-fn wake_before_the_others(sleepers: Vec<JoinHandle<usize>>) {
+fn wake_before_the_others(sleepers: Vec<JoinHandle<usize>>, due: Instant) -> Result<(), TooLate> {
     static OVER: AtomicBool = AtomicBool::new(false);
+    OVER.store(false, SeqCst);
     let other = || {
         while !OVER.load(SeqCst) {
             RAN.fetch_add(1, SeqCst);
@@ -126,13 +134,18 @@ fn wake_before_the_others(sleepers: Vec<JoinHandle<usize>>) {
         }
     };
     let others: Vec<_> = (0..1_500).map(|_| go!(other)).collect();
+    let in_time = Instant::now() < due;
     let mut before: Vec<_> = sleepers.into_iter().map(|g| g.join().unwrap()).collect();
+    OVER.store(true, SeqCst);
+    others.into_iter().for_each(|other| other.join().unwrap());
+    if !in_time {
+        return Err(TooLate);
+    }
     before.sort_unstable();
     // Three quarters: where the system takes the CPU from those who are about to look, they look later.
     let turns = before[before.len() * 3 / 4] - before[0];
     assert!((40..400).contains(&turns), "{turns} turns of others in between");
-    OVER.store(true, SeqCst);
-    others.into_iter().for_each(|other| other.join().unwrap());
+    Ok(())
 }
 
 /// Sleepers that are due at one time are woken one after the other, with a few of the many others in between, not behind all of
@@ -140,7 +153,7 @@ fn wake_before_the_others(sleepers: Vec<JoinHandle<usize>>) {
 #[test]
 fn sleepers_go_before_a_long_queue() {
     let ran = child::run("sleepers_go_before_a_long_queue", ONE, &[], || {
-        baton::run(|| wake_before_the_others(sleepers(200, soon())));
+        baton::run(|| before_they_are_due(|due| wake_before_the_others(sleepers(200, due), due)));
     });
     ran.succeeded();
 }
@@ -156,20 +169,23 @@ fn sleepers_without_a_processor_go_before_a_long_queue() {
         &[],
         || {
             baton::run(|| {
-                let due = soon();
-                let halves: Vec<_> = (0..2)
-                    .map(|_| {
-                        go!(move || {
-                            // Each on a processor of its own.
-                            BEGUN.fetch_add(1, SeqCst);
-                            while BEGUN.load(SeqCst) < 2 {}
-                            sleepers(100, due)
+                before_they_are_due(|due| {
+                    BEGUN.store(0, SeqCst);
+                    baton::set_procs(2).unwrap();
+                    let halves: Vec<_> = (0..2)
+                        .map(|_| {
+                            go!(move || {
+                                // Each on a processor of its own.
+                                BEGUN.fetch_add(1, SeqCst);
+                                while BEGUN.load(SeqCst) < 2 {}
+                                sleepers(100, due)
+                            })
                         })
-                    })
-                    .collect();
-                let all = halves.into_iter().flat_map(|half| half.join().unwrap()).collect();
-                baton::set_procs(1).unwrap();
-                wake_before_the_others(all);
+                        .collect();
+                    let all = halves.into_iter().flat_map(|half| half.join().unwrap()).collect();
+                    baton::set_procs(1).unwrap();
+                    wake_before_the_others(all, due)
+                });
             });
         },
     );

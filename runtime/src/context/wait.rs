@@ -276,7 +276,7 @@ impl Context {
     ///
     /// let (one, _other) = UnixStream::pair().unwrap();
     /// let one = Pollable::new(one).unwrap();
-    /// let (ctx, _cancel) = Context::background().with_timeout(Duration::from_millis(1));
+    /// let ctx = Context::background().with_timeout(Duration::from_millis(1));
     /// assert!(ctx.readable(&one).is_err(), "nobody has written");
     /// ```
     pub fn readable<T: AsFd>(&self, file: &Pollable<T>) -> Result<(), ContextError> {
