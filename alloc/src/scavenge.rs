@@ -190,6 +190,7 @@ impl Alloc {
     /// ```
     pub fn set_memory_limit(bytes: Option<usize>) -> Option<usize> {
         initialised();
+        lease::try_attach(); // see `guarded`
         let before = LIMIT.swap(bytes.unwrap_or(usize::MAX), Relaxed);
         let over = mheap::over(limit_pages());
         if over > 0 {

@@ -15,6 +15,7 @@
 
 use crate::{
     guarded::{Guarded, Rank},
+    lease,
     mcache::{self, Mcache},
     mcentral, mheap,
     sizeclass::Class,
@@ -35,6 +36,7 @@ static TRIM: Guarded<()> = Guarded::new(Rank::Trim, ());
 
 /// Empties caches and transfer lists, without waiting for anybody. Says whether there was anything to empty.
 pub(crate) fn trim(which: Trim) -> bool {
+    lease::try_attach(); // see `guarded`
     TRIM.with(|()| {
         let mut any = false;
         for cache in mcache::all() {
@@ -49,6 +51,7 @@ pub(crate) fn trim(which: Trim) -> bool {
 
 /// Runs `f` while nothing is on its way from a cache that is being emptied, so that no figure misses it.
 pub(crate) fn between<R>(f: impl FnOnce() -> R) -> R {
+    lease::try_attach(); // see `guarded`
     TRIM.with(|()| f())
 }
 

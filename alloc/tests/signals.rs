@@ -2,9 +2,10 @@
 
 mod common;
 
-use baton_alloc::{lease, stats};
+use baton_alloc::{Alloc, current, lease, profile, stats};
 use common::{Object, Rng};
 use std::{
+    io,
     os::unix::process::ExitStatusExt,
     sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst},
     thread,
@@ -47,6 +48,28 @@ fn inside_a_section_the_mcentral_serves() {
     })
     .join()
     .unwrap();
+}
+
+/// Locks are noted in a thread's M, so whoever takes one has an M, though it never allocated: else a handler that allocates would wait
+/// for ever for the thread that it interrupted.
+#[test]
+fn who_only_asks_has_an_m_too() {
+    let entries: [fn(); 6] = [
+        || assert!(stats().caches > 0),
+        || assert!(Alloc::release_free() < usize::MAX),
+        || assert_eq!(Alloc::set_memory_limit(None), None),
+        || assert!(profile::start(1)),
+        || profile::write(&mut io::sink()).unwrap(),
+        || assert!(profile::stop()),
+    ];
+    for entry in entries {
+        let thread = thread::spawn(move || {
+            assert!(current::m().is_none(), "the program's heap is another one here");
+            entry();
+            assert!(current::m().is_some());
+        });
+        thread.join().unwrap();
+    }
 }
 
 /// Steps of the victim, and signals that it was sent.

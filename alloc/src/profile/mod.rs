@@ -27,7 +27,7 @@ mod table;
 use crate::{
     current,
     guarded::{Guarded, Rank},
-    mcache,
+    lease, mcache,
     sys::backtrace,
     trim,
 };
@@ -84,6 +84,7 @@ pub(crate) fn is_on() -> bool {
 /// With a rate of 0.
 pub fn start(rate: usize) -> bool {
     assert!(rate > 0, "a heap profile needs a rate of at least 1 byte");
+    lease::try_attach(); // see `guarded`
     let fresh = TABLES.with(|tables| {
         if is_on() {
             return false;
@@ -102,6 +103,7 @@ pub fn start(rate: usize) -> bool {
 
 /// Stops sampling and forgets the profile. Gives whether it was on.
 pub fn stop() -> bool {
+    lease::try_attach(); // see `guarded`
     let was_on = TABLES.with(|tables| {
         let was_on = is_on();
         ON.store(0, Release);
@@ -143,6 +145,7 @@ struct Counts {
 
 /// Copies the tables, whose lock must not be held while memory is allocated for the copy.
 fn snapshot() -> Vec<Site> {
+    lease::try_attach(); // see `guarded`
     let mut sites = Vec::new();
     for index in 0.. {
         let mut frames = [0; DEPTH];
