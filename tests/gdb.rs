@@ -42,7 +42,7 @@ fn program() {
         }
         go!(move || waits_on_a_further_stack(&rx));
         let _held = LOCK.lock();
-        go!(|| drop(LOCK.lock()));
+        go!(name = "the waiter"; || drop(LOCK.lock()));
         go!(computes_in_a_named_function());
         while !baton::dump().contains("[mutex, ") {
             baton::time::sleep(Duration::from_millis(1));
@@ -103,12 +103,19 @@ fn check(text: &str) {
     assert!(readers.contains("waits_in_a_named_function"), "{text}");
     let further = entry(text, "goroutine 102 [channel receive");
     assert!(further.contains("waits_in_a_named_function"), "{text}");
-    assert!(entry(text, "[mutex, ").contains("tests/gdb.rs"), "{text}");
+    let waiter = entry(text, "103 \"the waiter\" [mutex, ");
+    assert!(
+        waiter.contains("], held by goroutine 1, started at tests/gdb.rs:"),
+        "{text}"
+    );
     assert!(
         entry(text, "[running on ").contains("computes_in_a_named_function"),
         "{text}"
     );
-    assert!(text.matches("goroutine 1 [channel receive").count() == 2, "{text}");
+    assert!(
+        text.matches("goroutine 1 \"main\" [channel receive").count() == 2,
+        "{text}"
+    );
 }
 
 #[test]

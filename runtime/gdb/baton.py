@@ -7,7 +7,7 @@
 A core must be the kernel's (kill -ABRT, with ulimit -c unlimited). gcore leaves out what lies behind the first page that it
 cannot read, and stacks have guards; of a process with BATON_GUARD=mprotect it may be gcore's.
 
-Each with its state, what it waits for and for how long, where it was started, and its backtrace. Nothing of the process is
+Each with its state, what it waits for and for how long, who holds the lock if it is one, where it was started, and its backtrace. Nothing of the process is
 changed and nothing of it is run. Goroutines that have not run yet are not shown: they have no stack.
 
 How: the program says where things lie (BATON_GDB, filled by runtime/src/debug/gdb.rs), so that a release build will do. Stacks
@@ -20,11 +20,13 @@ import gdb
 import gdb.unwinder
 
 FIELDS = [
-    "version", "stacks", "stack_older", "stack_base", "stack_floor", "stack_owner", "body_room", "body_seen", "g_body",
-    "seen_ip", "seen_sp", "seen_fp", "seen_id", "seen_place", "seen_wait",
+    "version", "stacks", "stack_older", "stack_base", "stack_floor", "stack_owner", "body_room", "body_seen",
+    "g_body", "g_baggage", "baggage_name", "text_start", "text_len",
+    "seen_ip", "seen_sp", "seen_fp", "seen_id", "seen_place", "seen_wait", "seen_lock",
+    "lock_state", "lock_writer", "lock_reader", "lock_holder", "lock_reasons",
     "place_file", "place_file_len", "place_line", "reasons", "reasons_len", "clock",
 ]
-VERSION = 1
+VERSION = 2
 FRAMES = 64
 # What of a backtrace says only how a goroutine is parked, not what it does.
 PLUMBING = ("baton::debug::", "baton::g::", "baton::park::", "baton::sched::", "baton::waitlist::", "corosensei::")
@@ -74,7 +76,7 @@ class Process:
                 except gdb.MemoryError:
                     is_body = False
                 if id and is_body:
-                    found[owner] = Goroutine(self, id, seen, stack_range)
+                    found[owner] = Goroutine(self, id, owner, seen, stack_range)
                 else:
                     grown.append((owner, stack_range))
             stack = self.word(stack + at["stack_older"])
@@ -83,30 +85,57 @@ class Process:
                 found[owner].stacks.append(stack_range)
         return list(found.values())
 
+    def name_of(self, g):
+        """What its builder called it, or None."""
+        at = self.at
+        baggage = self.word(g + at["g_baggage"])
+        name = baggage and baggage + at["baggage_name"]
+        start = name and self.word(name + at["text_start"])
+        return self.text(start, self.word(name + at["text_len"])) if start else None
+
+    def held_by(self, lock):
+        """In whose hands a lock is, in words."""
+        at = self.at
+        state = self.word(lock + at["lock_state"])
+        if state & at["lock_writer"]:
+            holder = self.word(lock + at["lock_holder"])
+            return "held by " + ("goroutine %d" % holder if holder else "a thread that runs no goroutine")
+        readers = state // at["lock_reader"]
+        return {0: "free now", 1: "held by a reader"}.get(readers, "held by %d readers" % readers)
+
 
 class Goroutine:
-    def __init__(self, process, id, seen, stack):
+    def __init__(self, process, id, g, seen, stack):
         at = process.at
-        self.id, self.stacks = id, [stack]
+        self.id, self.name, self.stacks = id, process.name_of(g), [stack]
         self.ip, self.sp, self.fp = (process.word(seen + at[name]) for name in ("seen_ip", "seen_sp", "seen_fp"))
         place = process.word(seen + at["seen_place"])
         file = process.text(process.word(place + at["place_file"]), process.word(place + at["place_file_len"]))
         self.place = "%s:%d" % (file, process.word(place + at["place_line"], 4))
         wait = process.word(seen + at["seen_wait"])
         self.reason = process.reasons[wait & 0xFF] if wait & 0xFF else None
+        self.lock = at["lock_reasons"] >> (wait & 0xFF) & 1 and process.word(seen + at["seen_lock"])
+        self.process = process
         self.age = max(0, process.now - (wait >> 8)) / 1e9
         self.thread = None
+
+    def label(self):
+        return '%d "%s"' % (self.id, self.name) if self.name else str(self.id)
 
     def state(self):
         if self.thread:
             return "running on %s" % (self.thread.name or "thread %d" % self.thread.num)
         return self.reason or "runnable"
 
+    def held_by(self):
+        """In whose hands the lock is that it waits for, if it waits for one."""
+        return self.process.held_by(self.lock) if self.lock and not self.thread else ""
+
     def kind(self):
-        """Equal for goroutines that are alike: started at the same place, they wait at the same place, equally deep."""
+        """Equal for goroutines that are alike: started at the same place, they wait at the same place, equally deep, for the same party."""
         if self.thread:
             return (0, self.id)
-        return (1, self.reason or "", self.place, self.ip, self.stacks[0][1] - self.sp)
+        return (1, self.reason or "", self.held_by(), self.place, self.ip, self.stacks[0][1] - self.sp)
 
 
 class Parked(gdb.unwinder.Unwinder):
@@ -183,9 +212,11 @@ def show(group, parked):
     if first.reason and not first.thread:
         ages = sorted(goroutine.age for goroutine in group)
         age = ", %.3fs" % ages[-1] if len(group) == 1 else ", %.3fs to %.3fs" % (ages[0], ages[-1])
+    held_by = first.held_by()
+    held_by = held_by and ", " + held_by
     head = "goroutine" if len(group) == 1 else "%d goroutines" % len(group)
-    some = " ".join(str(goroutine.id) for goroutine in group[:8]) + (" ..." if len(group) > 8 else "")
-    print("\n%s %s [%s%s], started at %s" % (head, some, first.state(), age, first.place))
+    some = " ".join(goroutine.label() for goroutine in group[:8]) + (" ..." if len(group) > 8 else "")
+    print("\n%s %s [%s%s]%s, started at %s" % (head, some, first.state(), age, held_by, first.place))
     print("\n".join(backtrace(first, parked)))
 
 

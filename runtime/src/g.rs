@@ -97,7 +97,7 @@ pub(crate) enum Kind {
 /// What a [`Builder`](crate::Builder) was told.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Options {
-    pub(crate) name: Option<String>,
+    pub(crate) name: Option<Box<str>>,
     pub(crate) max_stack: Option<usize>,
     pub(crate) on_stack_overflow: OnStackOverflow,
 }
@@ -243,20 +243,26 @@ impl Body {
 }
 
 impl G {
-    /// Where a debugger finds its body.
-    pub(crate) const BODY: usize = mem::offset_of!(Self, body);
+    /// Where a debugger finds its body and its baggage (null if it has none).
+    pub(crate) const MAP: [usize; 2] = [mem::offset_of!(Self, body), mem::offset_of!(Self, baggage)];
+}
+
+impl Baggage {
+    /// Where a debugger finds the name (null if there is none).
+    pub(crate) const NAME: usize = mem::offset_of!(Self, options) + mem::offset_of!(Options, name);
 }
 
 impl Seen {
     /// Where a debugger finds where the goroutine left its stack (instruction pointer, stack pointer, frame pointer), its number, its
-    /// place and its wait.
-    pub(crate) const MAP: [usize; 6] = [
+    /// place, its wait and the lock of that.
+    pub(crate) const MAP: [usize; 7] = [
         mem::offset_of!(Self, at) + mem::offset_of!(Registers, ip),
         mem::offset_of!(Self, at) + mem::offset_of!(Registers, sp),
         mem::offset_of!(Self, at) + mem::offset_of!(Registers, fp),
         mem::offset_of!(Self, id),
         mem::offset_of!(Self, place),
         mem::offset_of!(Self, wait),
+        mem::offset_of!(Self, lock),
     ];
 
     /// For what it waits: the number of a [`WaitReason`].

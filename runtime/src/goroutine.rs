@@ -138,7 +138,7 @@ impl Builder {
 
     /// Names the goroutine, for messages about it.
     pub fn name(mut self, name: impl Into<String>) -> Self {
-        self.options.name = Some(name.into());
+        self.options.name = Some(name.into().into_boxed_str());
         self
     }
 

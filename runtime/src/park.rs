@@ -75,6 +75,9 @@ impl WaitReason {
     /// What is said of a wait that is none of these.
     const OTHER: &'static str = "waiting";
 
+    /// Waits for a lock: a goroutine notes which.
+    pub(crate) const LOCKS: [Self; 3] = [Self::Mutex, Self::RwLockRead, Self::RwLockWrite];
+
     /// In words, those of all numbers from 0 on, one in a line.
     pub(crate) fn names() -> String {
         (0..=Self::Io as u8)

@@ -246,8 +246,7 @@ impl Census {
 
 /// In whose hands the lock is that a parked goroutine waits for.
 fn held_by(seen: &Seen) -> Option<HeldBy> {
-    const LOCKS: [WaitReason; 3] = [WaitReason::Mutex, WaitReason::RwLockRead, WaitReason::RwLockWrite];
-    let waits = LOCKS.iter().any(|&reason| reason as u8 == seen.reason());
+    let waits = WaitReason::LOCKS.iter().any(|&reason| reason as u8 == seen.reason());
     // SAFETY: it waits for this lock, which so is alive; the pause keeps it from going on.
     waits.then(|| unsafe { seen.lock.as_ref() }?.held_by().into()).flatten()
 }

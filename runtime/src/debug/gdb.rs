@@ -2,8 +2,9 @@
 //! information, which release builds lack.
 
 use crate::{
-    g::{Body, G, Seen},
+    g::{Baggage, Body, G, Seen},
     park::WaitReason,
+    sync::RawLock,
     time,
 };
 use std::{
@@ -13,12 +14,12 @@ use std::{
 };
 
 /// The first word of the table; changes with the meaning of the others.
-const VERSION: usize = 1;
+const VERSION: usize = 2;
 
 /// The table, in the order of `FIELDS` in the script. Zeros until the scheduler starts.
 // SAFETY: nothing else has this name.
 #[unsafe(no_mangle)]
-static BATON_GDB: [AtomicUsize; 21] = [const { AtomicUsize::new(0) }; 21];
+static BATON_GDB: [AtomicUsize; 31] = [const { AtomicUsize::new(0) }; 31];
 
 /// Fills the table.
 #[track_caller]
@@ -28,14 +29,29 @@ pub(crate) fn fill() {
         .into_iter()
         .chain(baton_stack::map())
         .chain(Body::MAP)
-        .chain([G::BODY])
+        .chain(G::MAP)
+        .chain([Baggage::NAME])
+        .chain(map_of_text())
         .chain(Seen::MAP)
+        .chain(RawLock::MAP)
+        .chain([WaitReason::LOCKS
+            .iter()
+            .fold(0, |mask, &reason| mask | 1 << reason as u8)])
         .chain(map_of_location())
         .chain([reasons.as_ptr().addr(), reasons.len()])
         .chain([time::coarse_clock().addr()]);
     for (place, word) in BATON_GDB.iter().zip(words) {
         place.store(word, Relaxed);
     }
+}
+
+/// The offsets in a boxed text of the pointer to it and of its length, which the language does not say either.
+fn map_of_text() -> [usize; 2] {
+    let text: Box<str> = "text".into();
+    // SAFETY: a pointer and a length, with no room between them; its bytes can be read.
+    let words = unsafe { &*(&raw const text).cast::<[usize; 2]>() };
+    let offset = |wanted: usize| words.iter().position(|&word| word == wanted);
+    [text.as_ptr().addr(), text.len()].map(|word| offset(word).map_or(usize::MAX, |at| at * size_of::<usize>()))
 }
 
 /// The offsets in a [`Location`] of the pointer to the file's name, of its length, and of the line: found by their values, since the

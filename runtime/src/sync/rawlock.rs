@@ -48,7 +48,7 @@ use crate::{
     time,
     waitlist::{Node, WaitList},
 };
-use std::cell::Cell;
+use std::{cell::Cell, mem::offset_of};
 
 const WRITER: usize = 1;
 const WAITERS: usize = 2;
@@ -194,6 +194,9 @@ impl RawLock {
     }
 
     /// In whose hands the lock is, for one who waits.
+    /// Where a debugger finds the state, the unit of writers and that of readers in it, and who holds it for writing.
+    pub(crate) const MAP: [usize; 4] = [offset_of!(Self, state), WRITER, READER, offset_of!(Self, holder)];
+
     pub(crate) fn held_by(&self) -> HeldBy {
         match (self.holder(), self.state.load(Relaxed) / READER) {
             (Some(party), _) => HeldBy::Party(party),
