@@ -6,6 +6,7 @@
 //!   work      M0's ring, the global queue        M1, M2: idle Ms                 idle, find, ready
 //!   timers    M0's timers                        the keeper among M1 and M2      idle, time
 //!   doze      M0's ring, a P, a wish for an M    the sysmon in its long sleep    sysmon
+//!   files     the kernel; M1 and M2              the poller, a plain thread      netpoll, idle, sysmon
 //! ```
 //!
 //! The machine is the one that explores the P latch (`alloc/tests/latch_explorer.rs`): four threads with store buffers,
@@ -22,6 +23,7 @@
 //! | [`Violation::Leak`] | `spinning` counts an M that does not spin, so that no pusher will wake anybody |
 //! | [`Violation::Overslept`] | the keeper sleeps past a timer |
 //! | [`Violation::LostAlert`] | the sysmon sleeps without a time limit while there is something to look after |
+//! | [`Violation::LostFile`] | who waits for a file sleeps, and the file is ready |
 //! | [`Violation::Stuck`] | a thread is neither done nor asleep: a deadlock |
 //!
 //! An M may compute for ever, so "somebody will come by later" is no excuse: what waits in a ring is lost unless another
@@ -29,6 +31,8 @@
 
 #[path = "sleeper_explorer/doze.rs"]
 mod doze;
+#[path = "sleeper_explorer/files.rs"]
+mod files;
 #[path = "../alloc/tests/latch_explorer/machine.rs"]
 mod machine;
 #[path = "sleeper_explorer/protocol.rs"]
@@ -43,6 +47,7 @@ mod words;
 mod work;
 
 use doze::Doze;
+use files::Files;
 use protocol::{Protocol, Violation};
 use search::{explore, most, thorough};
 use timers::Timers;
@@ -333,4 +338,49 @@ fn alerting_without_a_fence_in_fence_mode_is_wrong() {
         fault: Some(doze::Fault::NoPusherFence),
     };
     is_wrong(Protocol::Doze(faulty), Violation::LostAlert);
+}
+
+const FILES: Files = Files { pushes: 1, fault: None };
+
+const FILES_PLACES: &[Pc] = &[
+    Pc::LookFetch,
+    Pc::Dispatch,
+    Pc::Interrupt,
+    Pc::LeaveOffice,
+    Pc::Recruit,
+    Pc::Awake,
+    Pc::Asleep,
+];
+
+#[test]
+fn no_file_and_no_interrupt_is_lost() {
+    let files = Files {
+        pushes: if thorough() { 2 } else { 1 },
+        ..FILES
+    };
+    is_right(Protocol::Files(files), FILES_PLACES);
+}
+
+#[test]
+fn a_poller_that_does_not_hear_of_its_note_is_wrong() {
+    use files::Fault::{InterruptsFirst, LookDrains, NoInterrupt, WakerFreesOffice};
+    for fault in [NoInterrupt, InterruptsFirst, LookDrains, WakerFreesOffice] {
+        let faulty = Files {
+            fault: Some(fault),
+            ..FILES
+        };
+        is_wrong(Protocol::Files(faulty), Violation::LostNote);
+    }
+}
+
+#[test]
+fn forgetting_files_is_wrong() {
+    use files::Fault::{ForgetsEdges, NoAlert, NobodyLooks};
+    for fault in [ForgetsEdges, NoAlert, NobodyLooks] {
+        let faulty = Files {
+            fault: Some(fault),
+            ..FILES
+        };
+        is_wrong(Protocol::Files(faulty), Violation::LostFile);
+    }
 }

@@ -1,7 +1,8 @@
-//! The three models under one name, and what can be wrong with a state.
+//! The four models under one name, and what can be wrong with a state.
 
 use crate::{
     doze::Doze,
+    files::Files,
     machine::{State, Step, Word},
     timers::Timers,
     work::Work,
@@ -13,6 +14,7 @@ pub(crate) enum Protocol {
     Work(Work),
     Timers(Timers),
     Doze(Doze),
+    Files(Files),
 }
 
 pub(crate) type Steps = Vec<(&'static str, State)>;
@@ -23,6 +25,7 @@ impl Protocol {
             Self::Work(model) => model.start(),
             Self::Timers(model) => model.start(),
             Self::Doze(model) => model.start(),
+            Self::Files(model) => model.start(),
         }
     }
 
@@ -39,6 +42,7 @@ impl Protocol {
                 Self::Work(model) => model.steps(t, s, out),
                 Self::Timers(model) => model.steps(t, s, out),
                 Self::Doze(model) => model.steps(t, s, out),
+                Self::Files(model) => model.steps(t, s, out),
             }
         }
     }
@@ -53,6 +57,7 @@ impl Protocol {
             Self::Work(model) => model.wrong_at_the_end(s),
             Self::Timers(model) => model.wrong_at_the_end(s),
             Self::Doze(model) => model.wrong_at_the_end(s),
+            Self::Files(model) => model.wrong_at_the_end(s),
         }
     }
 }
@@ -72,6 +77,8 @@ pub(crate) enum Violation {
     Overslept,
     /// The sysmon sleeps without a time limit, and something is to be done.
     LostAlert,
+    /// Who waits for a file sleeps, and the file is ready.
+    LostFile,
 }
 
 /// Writes to memory at once. For a read-modify-write, which waits until all stores of the thread are in memory; for a word

@@ -26,6 +26,18 @@ pub(crate) const DUE: Word = 14;
 pub(crate) const DOZES: Word = 15;
 /// `sysmon.alarm`, in the model that has no notes.
 pub(crate) const ALARM: Word = 9;
+/// A file has become ready, and nobody has fetched that.
+pub(crate) const EVENT: Word = 1;
+/// Somebody has interrupted the poller: the eventfd.
+pub(crate) const INTERRUPT: Word = 4;
+/// Somebody waits for the file.
+pub(crate) const WAITING: Word = 6;
+/// `poller`: 0, or 1 + the number of the M.
+pub(crate) const POLLER: Word = 12;
+/// The watch was told that the file has become ready.
+pub(crate) const READY: Word = 13;
+/// `polls` of M1 and M2, one bit each.
+pub(crate) const POLLS: Word = 14;
 /// `sysmon.wanted`, in the model that has no global queue.
 pub(crate) const WANTED: Word = 2;
 
@@ -105,6 +117,16 @@ pub(crate) enum Pc {
     AlertSwap,
     AlertBump,
     Request,
+    // Files.
+    Look,
+    LookFetch,
+    Dispatch,
+    Interrupt,
+    Fetched,
+    LeaveOffice,
+    LookWaiting,
+    LookPoller,
+    Recruit,
     // At rest.
     Done,
 }

@@ -76,7 +76,7 @@ pub(crate) struct Finding {
     /// Whether these were all that can be reached.
     pub(crate) complete: bool,
     /// A bit for every [`Pc`] at which a thread was seen.
-    pub(crate) visited: u64,
+    pub(crate) visited: u128,
     /// The steps of the longest among the shortest ways to a state.
     pub(crate) depth: usize,
     pub(crate) counterexample: Option<(Violation, Vec<String>)>,
