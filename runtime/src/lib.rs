@@ -70,6 +70,7 @@ mod metrics;
 mod p;
 mod park;
 mod pinned;
+mod runtime;
 mod sched;
 mod scope;
 mod site;
@@ -88,14 +89,12 @@ pub use config::ConfigError;
 pub use debug::dump;
 pub use future::{block_on, block_on_within};
 pub use g::OnStackOverflow;
-pub use goroutine::{
-    Builder, Goroutine, JoinError, JoinHandle, Runtime, RuntimeBuilder, SpawnError, StillAlive, current, procs, run,
-    spawn, spawn_migrating,
-};
+pub use goroutine::{Builder, Goroutine, JoinError, JoinHandle, SpawnError, current, spawn, spawn_migrating};
 pub use local::LocalKey;
 pub use metrics::{Metrics, metrics};
 pub use park::yield_now;
 pub use pinned::{OsThreadGuard, lock_os_thread};
+pub use runtime::{Runtime, RuntimeBuilder, StillAlive, procs, run};
 pub use sched::{StallCause, StallReport, blocking, blocking_now, on_big_stack, set_procs};
 pub use scope::{Scope, ScopedJoinHandle, scope};
 pub use site::SpawnSite;
