@@ -39,7 +39,7 @@
 //! 5. Sections are leaves: no allocation, no lock, no system call, no parking. Debug builds check the nesting.
 //! 6. `M.bins[0]` stands for `M.p`: it is the bins of that P's cache, and changes with it. A section uses one of the two.
 //!
-//! `tests/latch_explorer.rs` explores the protocol exhaustively with store buffers, and shows that the two simpler forms
+//! `tests/explore/latch.rs` explores the protocol exhaustively with store buffers, and shows that the two simpler forms
 //! (`inside` kept per P; takers without the lock) let two owners in. `tests/latch_loom.rs` checks this file in fence mode.
 //!
 //! # The allocator's sections

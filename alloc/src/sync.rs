@@ -1,7 +1,7 @@
 //! The one place that atomics come from, so that the model checker can put its own in their place.
 //!
 //! Built with `--cfg baton_loom` every atomic and fence below is loom's, and the latch runs in fence mode: loom knows no
-//! membarrier. (The membarrier form has its own exhaustive explorer, `tests/latch_explorer.rs`.) The cfg is not called
+//! membarrier. (The membarrier form has its own exhaustive explorer, `tests/explore/latch.rs`.) The cfg is not called
 //! `loom`, because a cfg reaches every dependency and some react to that name.
 
 #[cfg(not(baton_loom))]

@@ -1,5 +1,5 @@
 //! A channel of each flavor in a loom model: the runtime's own files, on parties and locks that are loom's. Selecting is explored by
-//! `tests/select_explorer.rs` of the runtime.
+//! `tests/explore/select.rs`.
 //!
 //! ```text
 //! RUSTFLAGS="--cfg baton_loom" CARGO_TARGET_DIR=target/loom cargo test -p baton-alloc --release --test chan_loom

@@ -29,7 +29,7 @@
 //!    switch itself has pushed ([`BELOW`]).
 //! 3. One at a time shrinks, under `SHRINK`. It holds no other lock and allocates nothing.
 //!
-//! `stack/tests/shrink_explorer.rs` explores the protocol, and finds it wrong without the barrier.
+//! `tests/explore/shrink.rs` explores the protocol, and finds it wrong without the barrier.
 
 use crate::{
     Class, StackGrowth,

@@ -138,7 +138,7 @@ pub(crate) mod lock {
 
         /// # Safety
         ///
-        /// Selecting has a model of its own: `tests/select_explorer.rs` of the runtime.
+        /// Selecting has a model of its own: `tests/explore/select.rs`.
         pub(crate) unsafe fn force_unlock<G>(&self, _: G) {
             unreachable!("nobody selects here")
         }

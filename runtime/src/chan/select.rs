@@ -17,7 +17,7 @@
 //!    takes each lock again before it leaves, so the frame stays until the last unlock, after which g0 reads nothing there.
 //! 4. A party that was claimed on a channel completes that operation, so nothing that was handed out gets lost.
 //!
-//! `tests/select_explorer.rs` explores this together with `promise`, `park` and `ticket`, and finds what goes wrong if a piece is
+//! `tests/explore/select.rs` explores this together with `promise`, `park` and `ticket`, and finds what goes wrong if a piece is
 //! left out.
 //!
 //! Which of several ready operations is chosen is left to dice (in a simulation: the seed's), each with the same chance.

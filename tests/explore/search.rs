@@ -95,22 +95,6 @@ impl fmt::Display for Finding {
     }
 }
 
-/// Whether the largest models are wanted, which take minutes and a gigabyte: `BATON_EXPLORE=all`, as `.ci/run` does once. The others
-/// have one thread or one push less.
-pub(crate) fn thorough() -> bool {
-    std::env::var_os("BATON_EXPLORE").is_some_and(|how| how == "all")
-}
-
-/// How many states of a protocol that is right are visited: the nearest, to keep within the time of a test run, or all if the
-/// run is thorough.
-pub(crate) fn most() -> usize {
-    match thorough() {
-        true => usize::MAX,
-        false if cfg!(debug_assertions) => 20_000,
-        false => 100_000,
-    }
-}
-
 /// Visits the states that the protocol can reach, nearest first, up to the first one that is wrong, and no more than `most`.
 pub(crate) fn explore(protocol: Protocol, most: usize) -> Finding {
     let started = Instant::now(); // printed, never compared

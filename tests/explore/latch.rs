@@ -36,17 +36,16 @@
 //! The search is breadth first, so a counterexample is a shortest one. Each protocol that leaves one thing out
 //! ([`Fault`]) must be found wrong, which shows that the checks bite.
 
-#[path = "latch_explorer/machine.rs"]
 mod machine;
-#[path = "latch_explorer/protocol.rs"]
+#[path = "latch/protocol.rs"]
 mod protocol;
-#[path = "latch_explorer/search.rs"]
 mod search;
-#[path = "latch_explorer/words.rs"]
+#[path = "latch/words.rs"]
 mod words;
 
+use baton_explore::{most, thorough};
 use protocol::{Fault, MEMBARRIER, Protocol, Violation};
-use search::{explore, most, thorough};
+use search::explore;
 use words::Pc;
 
 /// Takers where two of them take long.

@@ -21,7 +21,7 @@
 //!
 //! Each protocol that leaves one thing out must be found wrong, which shows that the checks bite.
 
-#[path = "select_explorer/model.rs"]
+#[path = "select/model.rs"]
 mod model;
 
 use model::{

@@ -9,7 +9,7 @@
 //!   files     the kernel; M1 and M2              the poller, a plain thread      netpoll, idle, sysmon
 //! ```
 //!
-//! The machine is the one that explores the P latch (`alloc/tests/latch_explorer.rs`): four threads with store buffers,
+//! The machine is the one that explores the P latch (`latch.rs`): four threads with store buffers,
 //! every interleaving, breadth first, so that a counterexample is a shortest one. A step reads one word that others may
 //! write at that time; words under the lock are read and written together. A membarrier waits until the buffer of each
 //! thread that pushes without a fence has been empty.
@@ -29,27 +29,26 @@
 //! An M may compute for ever, so "somebody will come by later" is no excuse: what waits in a ring is lost unless another
 //! M takes it. Each protocol that leaves one thing out must be found wrong, which shows that the checks bite.
 
-#[path = "sleeper_explorer/doze.rs"]
+#[path = "sleeper/doze.rs"]
 mod doze;
-#[path = "sleeper_explorer/files.rs"]
+#[path = "sleeper/files.rs"]
 mod files;
-#[path = "../alloc/tests/latch_explorer/machine.rs"]
 mod machine;
-#[path = "sleeper_explorer/protocol.rs"]
+#[path = "sleeper/protocol.rs"]
 mod protocol;
-#[path = "../alloc/tests/latch_explorer/search.rs"]
 mod search;
-#[path = "sleeper_explorer/timers.rs"]
+#[path = "sleeper/timers.rs"]
 mod timers;
-#[path = "sleeper_explorer/words.rs"]
+#[path = "sleeper/words.rs"]
 mod words;
-#[path = "sleeper_explorer/work.rs"]
+#[path = "sleeper/work.rs"]
 mod work;
 
+use baton_explore::{most, thorough};
 use doze::Doze;
 use files::Files;
 use protocol::{Protocol, Violation};
-use search::{explore, most, thorough};
+use search::explore;
 use timers::Timers;
 use words::Pc;
 use work::Work;

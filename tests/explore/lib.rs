@@ -1,0 +1,24 @@
+//! Models of Baton's protocols, and the search through all their states.
+//!
+//! ```text
+//!   latch    one owner per P                            alloc/src/latch.rs           ┐ machine.rs  threads with store buffers
+//!   sleeper  no wake-up, timer, alert, file is lost     runtime/src/sched            ┘ search.rs   breadth first
+//!   select   no wait on channels is lost or doubled     runtime/src/chan
+//!   shrink   pages go from parked goroutines only       stack/src/shrink.rs
+//! ```
+//!
+//! They run no code of the runtime: they are what its protocols say, step by step. So they are optimised in debug builds too.
+
+/// Whether the largest models are wanted, which take minutes and a gigabyte: `BATON_EXPLORE=all`, as `.ci/run` does once. The others
+/// have one thread or one push less.
+#[must_use]
+pub fn thorough() -> bool {
+    std::env::var_os("BATON_EXPLORE").is_some_and(|how| how == "all")
+}
+
+/// How many states of a protocol that is right are visited: the nearest, to keep within the time of a test run, or all if the
+/// run is thorough.
+#[must_use]
+pub fn most() -> usize {
+    if thorough() { usize::MAX } else { 100_000 }
+}
