@@ -43,30 +43,14 @@ mod search;
 #[path = "latch/words.rs"]
 mod words;
 
-use baton_explore::{most, thorough};
+use baton_explore::thorough;
 use protocol::{Fault, MEMBARRIER, Protocol, Violation};
-use search::explore;
+use search::{is_right, is_wrong};
 use words::Pc;
 
 /// Takers where two of them take long.
 fn takers() -> usize {
     if thorough() { 2 } else { 1 }
-}
-
-/// Explores a protocol that must be right, and that must have come by each of these places.
-fn is_right(protocol: Protocol, places: &[Pc]) {
-    let finding = explore(protocol, most());
-    assert!(finding.counterexample.is_none(), "the protocol is wrong: {finding}");
-    for &pc in places.iter().filter(|_| finding.complete) {
-        assert!(finding.visited & 1 << pc as u32 != 0, "the model never came to {pc:?}");
-    }
-}
-
-/// Explores a protocol that must be wrong in this way.
-fn is_wrong(protocol: Protocol, expected: Violation) {
-    let finding = explore(protocol, usize::MAX);
-    let found = finding.counterexample.map(|(violation, _)| violation);
-    assert_eq!(found, Some(expected), "the checks do not bite");
 }
 
 fn faulty(fault: Fault) -> Protocol {

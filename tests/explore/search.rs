@@ -3,8 +3,9 @@
 use crate::{
     machine::{BUFFER, State, THREADS},
     protocol::{Protocol, Steps, Violation},
-    words::NAMES,
+    words::{NAMES, Pc},
 };
+use baton_explore::most;
 use std::{fmt, time::Instant};
 
 /// All states seen so far, in the order in which they were found, and a hash table of their numbers.
@@ -95,8 +96,24 @@ impl fmt::Display for Finding {
     }
 }
 
+/// Explores a protocol that must be right, and that must have come by each of these places.
+pub(crate) fn is_right(protocol: Protocol, places: &[Pc]) {
+    let finding = explore(protocol, most());
+    assert!(finding.counterexample.is_none(), "the protocol is wrong: {finding}");
+    for &pc in places.iter().filter(|_| finding.complete) {
+        assert!(finding.visited & 1 << pc as u32 != 0, "the model never came to {pc:?}");
+    }
+}
+
+/// Explores a protocol that must be wrong in this way.
+pub(crate) fn is_wrong(protocol: Protocol, expected: Violation) {
+    let finding = explore(protocol, usize::MAX);
+    let found = finding.counterexample.map(|(violation, _)| violation);
+    assert_eq!(found, Some(expected), "the checks do not bite");
+}
+
 /// Visits the states that the protocol can reach, nearest first, up to the first one that is wrong, and no more than `most`.
-pub(crate) fn explore(protocol: Protocol, most: usize) -> Finding {
+fn explore(protocol: Protocol, most: usize) -> Finding {
     let started = Instant::now(); // printed, never compared
     let mut seen = Seen::new(protocol.start());
     let mut steps = Steps::new();

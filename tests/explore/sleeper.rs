@@ -44,30 +44,14 @@ mod words;
 #[path = "sleeper/work.rs"]
 mod work;
 
-use baton_explore::{most, thorough};
+use baton_explore::thorough;
 use doze::Doze;
 use files::Files;
 use protocol::{Protocol, Violation};
-use search::explore;
+use search::{is_right, is_wrong};
 use timers::Timers;
 use words::Pc;
 use work::Work;
-
-/// Explores a protocol that must be right, and that must have come by each of these places.
-fn is_right(protocol: Protocol, places: &[Pc]) {
-    let finding = explore(protocol, most());
-    assert!(finding.counterexample.is_none(), "the protocol is wrong: {finding}");
-    for &pc in places.iter().filter(|_| finding.complete) {
-        assert!(finding.visited & 1 << pc as u32 != 0, "the model never came to {pc:?}");
-    }
-}
-
-/// Explores a protocol that must be wrong in this way.
-fn is_wrong(protocol: Protocol, expected: Violation) {
-    let finding = explore(protocol, usize::MAX);
-    let found = finding.counterexample.map(|(violation, _)| violation);
-    assert_eq!(found, Some(expected), "the checks do not bite");
-}
 
 /// Pushes where the full number takes long.
 fn pushes() -> [u8; 2] {
