@@ -27,6 +27,8 @@
 //! bind       P.lock; P.m == NONE → P.m = M, M.home = P, M.p = P       (only M itself binds; the undo is the exception)
 //! unbind     home.lock; home.m == M → M.p = null, home.m = NONE       (only M itself)
 //! borrow(P)  try P.lock; P.m == NONE → ours as long as it is locked; else unlock, take(P)
+//! detach     of what was taken: P.m = TAKEN, unlock. Of an idle P: P.lock; P.m == NONE → P.m = TAKEN
+//! release    P.lock; P.m = NONE
 //! ```
 //!
 //! # Invariants
@@ -37,7 +39,9 @@
 //! 3. M binds another P only after it has seen, under its home's lock, that `home.m != M`; so no undo is under way then.
 //! 4. `state` is written by M's own thread alone, and once it has `FENCED` it keeps it.
 //! 5. Sections are leaves: no allocation, no lock, no system call, no parking. Debug builds check the nesting.
-//! 6. `M.bins[0]` stands for `M.p`: it is the bins of that P's cache, and changes with it. A section uses one of the two.
+//! 6. An idle P (`P.m == NONE`) is everybody's: it is touched under its lock. Who wants it for longer makes it `TAKEN`, wherever he
+//!    has it from.
+//! 7. `M.bins[0]` stands for `M.p`: it is the bins of that P's cache, and changes with it. A section uses one of the two.
 //!
 //! `tests/explore/latch.rs` explores the protocol exhaustively with store buffers, and shows that the two simpler forms
 //! (`inside` kept per P; takers without the lock) let two owners in. `tests/latch_loom.rs` checks this file in fence mode.
@@ -91,7 +95,7 @@ pub struct M {
     /// [`INSIDE`] and [`FENCED`]. Written by this thread alone (invariant 4).
     state: AtomicUsize,
     /// The bins that a section of the allocator uses, by `state`. The first is written under the P's lock (invariants 1
-    /// and 6), the others never.
+    /// and 7), the others never.
     #[cfg(not(baton_loom))]
     bins: [AtomicPtr<Bins>; 4],
     /// The P that this M runs, or null. Written under the P's lock (invariant 1).
@@ -323,7 +327,7 @@ impl M {
         self.state.store(state, Ordering::Release);
     }
 
-    /// Makes `p` what sections use. Call it under the lock of that P (invariants 1 and 6).
+    /// Makes `p` what sections use. Call it under the lock of that P (invariants 1 and 7).
     #[inline]
     fn set_p(&self, p: Option<&P>) {
         // While the heap is profiled nobody has lists: all go the slow way, where samples are taken.
@@ -517,6 +521,19 @@ impl P {
             .with(|| (self.m.load(Ordering::Relaxed) == NONE).then(|| f(self)))
     }
 
+    /// Makes this P the caller's, if no M runs it and nobody has taken it: nobody binds or borrows it until
+    /// [`Detached::release`]. Waits for who borrows it just now.
+    #[must_use]
+    pub fn detach_idle(&'static self) -> Option<Detached> {
+        self.lock.with(|| {
+            let idle = self.m.load(Ordering::Relaxed) == NONE;
+            idle.then(|| {
+                self.m.store(TAKEN, Ordering::Relaxed);
+                Detached { p: self }
+            })
+        })
+    }
+
     /// Runs `f`, as the owner of this P, if no M runs it, or if the one that does is in no section; who wants to bind or to
     /// use it waits meanwhile. `None`, and `f` did not run, if that cannot be had without waiting.
     pub fn borrow<R>(&'static self, f: impl FnOnce(&Self) -> R) -> Option<R> {
@@ -703,7 +720,7 @@ impl Taken {
     }
 }
 
-/// A P that was taken for good. Dropped, it is released.
+/// A P that was taken for good, by [`Taken::detach`] or [`P::detach_idle`]. Dropped, it is released.
 #[derive(Debug)]
 pub struct Detached {
     p: &'static P,

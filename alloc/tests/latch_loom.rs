@@ -183,6 +183,28 @@ fn thief() {
     ]);
 }
 
+/// An idle P that one borrows while another has it for longer.
+#[test]
+fn idle() {
+    let outcomes: &'static Outcomes = Box::leak(Box::default());
+    check(4, move || {
+        let proc = Proc::new();
+        let thief = thread::spawn(move || {
+            let borrowed = proc.p.borrow(|_| proc.increment()).is_some();
+            count(if borrowed { &outcomes.taken } else { &outcomes.not_taken });
+            usize::from(borrowed)
+        });
+        let detached = proc.p.detach_idle().expect("nobody binds it");
+        proc.increment();
+        assert!(detached.p().detach_idle().is_none(), "it is taken");
+        proc.increment();
+        detached.release();
+        let used = 2 + thief.join().unwrap();
+        assert_eq!(uses(proc), used);
+    });
+    all_came_up(&[&outcomes.taken, &outcomes.not_taken]);
+}
+
 /// The very first section of an M: until it is fenced, takers must not trust what they see.
 #[test]
 fn first_fenced_section() {

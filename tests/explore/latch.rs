@@ -69,6 +69,7 @@ const COMMON: &[Pc] = &[
     Pc::UnbindRead,
     Pc::Poll,
     Pc::Owned,
+    Pc::Borrowed,
     Pc::Detached,
     Pc::ReleaseWrite,
 ];
@@ -132,6 +133,12 @@ fn stores_may_overtake_each_other() {
 #[test]
 fn inside_per_p_is_wrong() {
     is_wrong(faulty(Fault::InsidePerP), Violation::TwoUsers);
+}
+
+/// A P that is retired, say, while a thief still looks at it.
+#[test]
+fn an_idle_p_that_is_not_marked_is_wrong() {
+    is_wrong(faulty(Fault::UnmarkedIdle), Violation::TwoUsers);
 }
 
 #[test]

@@ -200,8 +200,7 @@ pub(super) fn look_again(sched: &'static Sched) {
     }
 }
 
-/// Gives this M, which has none, an idle P: one with goroutines, else the one with the earliest timer. Nobody can steal
-/// from an idle P, since no M is bound to it.
+/// Gives this M, which has none, an idle P: one with goroutines, else the one with the earliest timer.
 pub(super) fn acquire_p(m: &'static M) -> bool {
     if let Some(given) = m.inbox.take_given() {
         m.bind(given);

@@ -6,6 +6,7 @@
 
 use super::{Sched, idle, procs};
 use crate::{g::G, m::M, metrics, p::P};
+use baton_alloc::latch::Detached;
 use baton_stack::Desc;
 use parking_lot::MutexGuard;
 use std::{
@@ -22,7 +23,7 @@ const PATIENCE: Duration = Duration::from_millis(100);
 /// The scheduler stands still until this is dropped.
 pub(crate) struct Paused {
     sched: &'static Sched,
-    ps: Vec<&'static P>,
+    ps: Vec<(&'static P, Detached)>,
     /// All Ms were asleep or running a goroutine when the pause began.
     pub(crate) settled: bool,
     /// The goroutines that run.
@@ -42,8 +43,7 @@ pub(crate) struct Runner {
 /// Takes all Ps.
 pub(crate) fn pause(sched: &'static Sched) -> Paused {
     let held = sched.ps.hold();
-    let ps: Vec<_> = sched.ps.iter().take(sched.ps.active()).collect();
-    ps.iter().for_each(|p| procs::take(sched, p));
+    let ps = sched.ps.iter().map(|p| (p, procs::take(sched, p))).collect();
     let patience = Instant::now() + PATIENCE;
     let mut settled = idle::settled(sched);
     while !settled && Instant::now() < patience {
@@ -73,7 +73,7 @@ impl Paused {
         let mut note = |g| {
             found.insert(g);
         };
-        for p in &self.ps {
+        for (p, _) in &self.ps {
             // SAFETY: taken, so this thread owns it.
             unsafe { p.runq.each(&mut note) };
         }
@@ -85,7 +85,8 @@ impl Paused {
 
 impl Drop for Paused {
     fn drop(&mut self) {
-        for p in &self.ps {
+        for (p, taken) in self.ps.drain(..) {
+            taken.release();
             idle::release_p(self.sched, p);
         }
         idle::look_again(self.sched);

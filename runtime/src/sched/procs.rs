@@ -22,7 +22,7 @@ use crate::{
         heap::{Heap, NEVER},
     },
 };
-use baton_alloc::mcache::Mcache;
+use baton_alloc::{latch::Detached, mcache::Mcache};
 use parking_lot::{Mutex, MutexGuard};
 use std::{
     mem, ptr, slice,
@@ -150,8 +150,10 @@ pub(super) fn resize(sched: &'static Sched, n: usize) -> usize {
 
 /// Takes an active P out of the game, wherever it is, and gives away what it owns.
 fn retire(sched: &'static Sched, p: &'static P) {
-    take(sched, p);
-    // From here on P is nobody's but this thread's.
+    let taken = take(sched, p);
+    // SAFETY: taken, and so this thread's until it is released: thieves, who may still count it among the active ones, and the scavenger
+    // find nothing to borrow.
+    let own = unsafe { p.own() };
     let mut runnable = [ptr::null_mut(); 128];
     loop {
         // SAFETY: ours.
@@ -166,39 +168,48 @@ fn retire(sched: &'static Sched, p: &'static P) {
         }
         sched.global.push(&runnable[..n]);
     }
-    // Nobody binds P, but the scavenger may have it for a moment.
-    let mut sleepers = loop {
-        match p.borrow(|own| mem::replace(&mut own.sleepers, Heap::new())) {
-            Some(sleepers) => break sleepers,
-            None => thread::yield_now(),
-        }
-    };
-    let due = sleepers.earliest();
-    time::move_to_shared(sched, &mut sleepers);
+    let due = own.sleepers.earliest();
+    time::move_to_shared(sched, &mut own.sleepers);
+    drop(mem::replace(&mut own.sleepers, Heap::new()));
     p.due.store(NEVER, Release);
     sched.timer_inserted(due);
-    scavenge::retire(p);
-    // SAFETY: no M is bound to P, the scavenger is kept out, and this is no section.
-    while p.latch.while_idle(|p| unsafe { Mcache::flush(p.cache()) }).is_none() {
-        thread::yield_now();
-    }
+    scavenge::give_stacks(|batch| own.stacks.drain_shelf(batch));
+    // SAFETY: ours, and this is no section.
+    unsafe { Mcache::flush(p.latch.cache()) };
+    taken.release();
     pusher_fence();
 }
 
-/// Takes an active P, wherever it is: the caller's from now on.
-pub(super) fn take(sched: &'static Sched, p: &'static P) {
-    // It may be on its way between an M and the idle list; then it arrives in a moment.
-    while !idle::withdraw_p(sched, p) && !take_for_good(p) {
-        thread::yield_now();
+/// Takes an active P, wherever it is: the caller's until it is released.
+pub(super) fn take(sched: &'static Sched, p: &'static P) -> Detached {
+    loop {
+        if idle::withdraw_p(sched, p) {
+            return p.latch.detach_idle().expect("what was on the idle list is nobody's");
+        }
+        if let Some(taken) = p.latch.take() {
+            if let Some(m) = M::of(taken.m()) {
+                trace::taken(m, None);
+            }
+            return taken.detach();
+        }
+        thread::yield_now(); // on its way between an M and the idle list, it arrives in a moment
     }
 }
 
-/// Takes P from the M that has it, if one has and is in no section.
-fn take_for_good(p: &'static P) -> bool {
-    let Some(taken) = p.latch.take() else { return false };
-    if let Some(m) = M::of(taken.m()) {
-        trace::taken(m, None);
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A thief may still count a processor among the active ones while it retires.
+    #[test]
+    fn what_is_taken_is_lent_to_nobody() {
+        let sched = sched::sched();
+        let _resizing = sched.ps.hold();
+        let p = sched.ps.get(0);
+        let taken = take(sched, p);
+        assert!(p.borrow(|_| ()).is_none());
+        taken.release();
+        assert!(p.borrow(|_| ()).is_some());
+        idle::release_p(sched, p);
     }
-    taken.detach().release();
-    true
 }

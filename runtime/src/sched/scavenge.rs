@@ -14,10 +14,9 @@
 //! more when they have stopped: then it wakes up for that alone, and sleeps for good afterwards.
 
 use super::{SCHED, Sched};
-use crate::p::P;
 use baton_alloc::scavenge::{self, Release};
 use baton_stack::{Batch, Class, Spec, Stack, StackError};
-use std::{sync::atomic::Ordering::Relaxed, thread};
+use std::sync::atomic::Ordering::Relaxed;
 
 /// From one request of the monitor's to the next.
 const PERIOD_NS: u64 = 1_000_000_000;
@@ -36,7 +35,7 @@ fn release(how: Release) {
         let tick = p.tick.load(Relaxed);
         let rested = p.rested.swap(tick, Relaxed) == tick;
         if rested || how == Release::All {
-            give_stacks(p);
+            give_stacks(|batch| p.borrow(|own| own.stacks.drain_shelf(batch)) == Some(true));
         }
     }
 }
@@ -50,22 +49,11 @@ pub(crate) fn acquire(spec: Spec, class: Class) -> Result<Stack, StackError> {
     })
 }
 
-/// Gives the stacks of one processor to the shared pools; `false` if it could not be had.
-fn give_stacks(p: &'static P) -> bool {
+/// Gives stacks of a processor to the shared pools: as long as `drain` has some.
+pub(super) fn give_stacks(mut drain: impl FnMut(&mut Batch) -> bool) {
     let mut batch = Batch::new();
-    loop {
-        match p.borrow(|own| own.stacks.drain_shelf(&mut batch)) {
-            None => return false,
-            Some(false) => return true,
-            Some(true) => baton_stack::release_batch(&mut batch),
-        }
-    }
-}
-
-/// Gives the stacks of a processor that retires, and that nobody can bind, to the shared pools.
-pub(super) fn retire(p: &'static P) {
-    while !give_stacks(p) {
-        thread::yield_now(); // the scavenger has it at this moment
+    while drain(&mut batch) {
+        baton_stack::release_batch(&mut batch);
     }
 }
 

@@ -22,6 +22,8 @@ pub(crate) enum Fault {
     NotInVain,
     /// `unlock` is a Relaxed store.
     RelaxedUnlock,
+    /// Who has taken an idle P does not mark it.
+    UnmarkedIdle,
 }
 
 /// The protocol, or a faulty one.
@@ -258,6 +260,16 @@ impl Protocol {
             }
             // suspect: let Some(m) = self.m() else { unlock; return None }; m.p = null
             Pc::ReadM => match s.load(t, pm(p)) {
+                // detach_idle: P.m = TAKEN; unlock. Or while_idle: uses P under its lock
+                NONE if locks => {
+                    let mine = if self.is(Fault::UnmarkedIdle) {
+                        at
+                    } else {
+                        at.store(pm(p), TAKEN)
+                    };
+                    push("detach an idle P", unlock(mine, p).goto(Pc::Detached));
+                    push("borrows an idle P", at.goto(Pc::Borrowed));
+                }
                 NONE | TAKEN => push("suspect: no M", again(unlock(at, p))),
                 m => {
                     let m_index = usize::from(m) - 2;
@@ -311,6 +323,8 @@ impl Protocol {
                     unlock(at.store(pm(p), TAKEN), p).other(NULL).goto(Pc::Detached),
                 );
             }
+            // Until this step the taker uses an idle P.
+            Pc::Borrowed => push("has borrowed", again(unlock(at, p))),
             // Drop of Detached: self.p.lock.with(..)
             Pc::Detached if !locks => push("takes no lock", at.goto(Pc::ReleaseWrite)),
             Pc::Detached if s.flushed(t) && s.read(lock(p)) == 0 => {
@@ -327,8 +341,13 @@ impl Protocol {
     /// What is wrong with a state, apart from what may follow.
     pub(crate) fn wrong(&self, s: &State) -> Option<Violation> {
         for p in 0..PS {
-            let uses =
-                |t: &Thread| t.p == a_p(p) && matches!(t.pc, Pc::Leave | Pc::Owned | Pc::Detached | Pc::ReleaseWrite);
+            let using = |pc| {
+                matches!(
+                    pc,
+                    Pc::Leave | Pc::Owned | Pc::Borrowed | Pc::Detached | Pc::ReleaseWrite
+                )
+            };
+            let uses = |t: &Thread| t.p == a_p(p) && using(t.pc);
             if s.threads.iter().filter(|t| uses(t)).count() > 1 {
                 return Some(Violation::TwoUsers);
             }

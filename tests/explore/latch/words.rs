@@ -73,6 +73,7 @@ pub(crate) enum Pc {
     Confirm,
     Poll,
     Owned,
+    Borrowed,
     Detached,
     ReleaseWrite,
     // Either.
