@@ -107,6 +107,9 @@ struct Census {
 /// All goroutines as text: their state, what they wait for and how long, who holds the lock that they wait for, where they were
 /// started and where they are. Those that are alike are one entry.
 ///
+/// A thread that is between two goroutines, and gets no CPU for a tenth of a second, keeps names and the holders of locks from being
+/// read; then the text says in its second line that they are left out.
+///
 /// Lines of source need debug information in the program (`debug = "line-tables-only"`); names of functions need that it was not
 /// stripped.
 ///
@@ -140,9 +143,10 @@ pub fn dump() -> String {
     let mut unwinder = Unwinder::new();
     let mut census = Census::default();
     let now = time::now();
-    let alive;
+    let (alive, settled);
     {
         let paused = pause(sched);
+        settled = paused.settled;
         alive = metrics::goroutines() as usize;
         census.take(&paused, &mut unwinder, now);
     }
@@ -182,6 +186,11 @@ pub fn dump() -> String {
         sched.ps.active(),
         sched.sysmon.ms(),
     );
+    if !settled {
+        text.push_str(
+            "names, and who holds which lock, are left out: a thread did not come to rest in time; dump again\n",
+        );
+    }
     let mut groups: Vec<_> = groups.into_iter().collect();
     groups.sort_by_key(|(kind, group)| (kind.state.rank(), usize::MAX - group.count, group.some[0].0));
     let mut symbols = Symbols::default();
