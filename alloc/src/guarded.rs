@@ -6,8 +6,8 @@
 //!
 //! A thread takes locks from left to right only. Each M notes which ranks its thread holds, one bit a rank: debug builds
 //! check the order by it, and a signal handler that needs a lock finds out that the code it interrupted may hold one
-//! (see `malloc::check_unlocked`). A thread without an M is just getting or losing it, with its signals held off; so whatever takes
-//! a lock for a thread that may never have allocated attaches it first.
+//! (see `malloc::check_unlocked`). A thread without an M is just getting or losing it, or is the scavenger: with its signals held
+//! off. So whatever takes a lock for a thread that may never have allocated attaches it first.
 
 use crate::{current, lock::Lock};
 use core::{

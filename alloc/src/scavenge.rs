@@ -220,6 +220,7 @@ impl Alloc {
     /// ```
     #[expect(clippy::must_use_candidate, reason = "most call it for its effect")]
     pub fn release_free() -> usize {
+        lease::try_attach(); // see `guarded`
         trim(Trim::All);
         call_hooks(Release::All);
         release_pages(usize::MAX, Pace::Run) * PAGE

@@ -34,9 +34,9 @@ pub(crate) enum Trim {
 /// One at a time.
 static TRIM: Guarded<()> = Guarded::new(Rank::Trim, ());
 
-/// Empties caches and transfer lists, without waiting for anybody. Says whether there was anything to empty.
+/// Empties caches and transfer lists, without waiting for anybody. Says whether there was anything to empty. By a thread that has an
+/// M, or by the scavenger.
 pub(crate) fn trim(which: Trim) -> bool {
-    lease::try_attach(); // see `guarded`
     TRIM.with(|()| {
         let mut any = false;
         for cache in mcache::all() {

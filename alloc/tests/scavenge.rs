@@ -140,11 +140,13 @@ fn what_is_freed_goes_back_by_and_by() {
         let objects = Objects::of_all_sizes(total);
         assert!(resident() > total);
         assert!(!has_thread("baton-scav"), "there is nothing to do for it");
+        let leases = stats().leases;
         drop(objects);
         // This thread sleeps, and its caches go back as well.
         wait_for("most memory is back", || resident() < 40 * MIB);
         wait_for("the thread has ended", || !has_thread("baton-scav"));
         assert!(stats().released_bytes > total * 9 / 10);
+        assert_eq!(stats().leases, leases, "it has no memory but its stack");
         // And again: all works as before, and another thread sees to it.
         drop(Objects::of_all_sizes(100 * MIB));
         wait_for("most memory is back", || resident() < 40 * MIB);

@@ -63,8 +63,9 @@ fn threads_at_the_same_time_have_leases_of_their_own() {
             };
             let threads: Vec<_> = (0..16).map(start).collect();
             all_in.wait();
-            assert_eq!(stats().attached_leases, before.attached_leases + 16);
+            let attached = stats().attached_leases;
             all_out.wait();
+            assert_eq!(attached, before.attached_leases + 16);
             for thread in threads {
                 thread.join().unwrap();
             }
