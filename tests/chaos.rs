@@ -1,5 +1,5 @@
-//! Everything at once, by seed: goroutines that start others, wait, wake, block, compute for too long, panic, go deep, stay on
-//! their thread, and change the number of processors under each other. What each does is drawn beforehand, so the sums at
+//! Everything at once, by seed: goroutines that start others, wait for each other and for files, wake, block, compute for too
+//! long, panic, go deep, stay on their thread, and change the number of processors under each other. What each does is drawn beforehand, so the sums at
 //! the end are known exactly.
 //!
 //! ```text
@@ -8,10 +8,12 @@
 //! BATON_CHAOS_SEED=17 cargo test --release --test chaos                      beginning with this seed
 //! ```
 
-use baton::{chan, go, sync::WaitGroup};
+use baton::{chan, go, io::Pollable, sync::WaitGroup};
 use std::{
     env, fs,
     hint::{black_box, spin_loop},
+    io::{Read, Write},
+    os::unix::net::UnixStream,
     panic,
     sync::{
         Arc,
@@ -59,6 +61,8 @@ enum Act {
     Lock(u64),
     /// Changes the number of processors.
     Procs(u64),
+    /// Waits for a file that another goroutine writes to after so many microseconds.
+    File(u64),
     /// Keeps an object of so many bytes, and gives up another one, if there are more than three.
     Keep(u64),
 }
@@ -90,6 +94,7 @@ impl Dice {
             80..83 => Act::Big(self.below(4000)),
             83..88 => Act::Lock(1 + self.below(4)),
             88..90 => Act::Procs(1 + self.below(6)),
+            90..94 => Act::File(self.below(200)),
             _ => Act::Keep(1 + self.below(5000)),
         }
     }
@@ -123,6 +128,7 @@ impl Sums {
         match act {
             Act::Join(n) => [n - n / 3, n / 3, 0, 0, 1],
             Act::Detach(n) => [n, 0, 0, 0, 1],
+            Act::File(_) => [1, 0, 0, 0, 1],
             Act::Send(n) => [0, 0, n, 0, 1],
             Act::Deep(n) | Act::Big(n) => [0, 0, 0, n, 1],
             _ => [0, 0, 0, 0, 1],
@@ -137,6 +143,12 @@ fn deep(n: u64) -> u64 {
     } else {
         deep(n - 1) + frame[9] - frame[10] + 1
     }
+}
+
+/// Two ends of a stream, the first of which is waited for without a thread.
+fn pair() -> (Pollable<UnixStream>, UnixStream) {
+    let (here, there) = UnixStream::pair().unwrap();
+    (Pollable::new(here).unwrap(), there)
 }
 
 fn block(us: u64) {
@@ -201,6 +213,19 @@ impl Actor {
                 drop(guard);
             }
             Act::Procs(n) => _ = baton::set_procs(usize::try_from(n).unwrap()).unwrap(),
+            Act::File(us) => {
+                let (mut here, there) = pair();
+                let (sums, member) = (Arc::clone(&self.sums), self.group.clone());
+                go!(move || {
+                    baton::time::sleep(Duration::from_micros(us));
+                    (&there).write_all(&[us as u8]).unwrap();
+                    sums.add([1, 0, 0, 0, 0]);
+                    drop(member);
+                });
+                let mut byte = [0];
+                here.read_exact(&mut byte).unwrap();
+                assert_eq!(byte, [us as u8]);
+            }
             Act::Keep(n) => {
                 let n = usize::try_from(n).unwrap();
                 self.kept.push(vec![n as u8; n]);
