@@ -46,7 +46,6 @@ fn short_threads_reuse_leases() {
 #[test]
 fn threads_at_the_same_time_have_leases_of_their_own() {
     exclusive(|| {
-        let before = stats();
         let ms = Mutex::new(std::collections::BTreeSet::new());
         let (all_in, all_out) = (Barrier::new(17), Barrier::new(17));
         thread::scope(|scope| {
@@ -65,7 +64,8 @@ fn threads_at_the_same_time_have_leases_of_their_own() {
             all_in.wait();
             let attached = stats().attached_leases;
             all_out.wait();
-            assert_eq!(attached, before.attached_leases + 16);
+            // And this thread's. What threads of another test have left is swept now and then.
+            assert!(attached > 16, "{attached}");
             for thread in threads {
                 thread.join().unwrap();
             }
