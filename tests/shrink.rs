@@ -57,6 +57,11 @@ fn parked(depth: usize) -> usize {
     }
     Alloc::release_free();
     let each = (memory() - before) / GOROUTINES;
+    let metrics = baton::metrics();
+    println!(
+        "{depth} deep: {each} bytes for each; so far {} stacks, {} shrunk, {} threads",
+        metrics.stacks, metrics.stack_shrinks, metrics.threads
+    );
     drop(tx);
     handles.into_iter().for_each(|handle| handle.join().unwrap());
     Alloc::release_free();
