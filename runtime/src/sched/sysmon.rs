@@ -61,8 +61,11 @@ use std::{
 const DECLARED_NS: u64 = 20_000;
 /// After this long with a sleeping thread.
 const UNDECLARED_NS: u64 = 50_000;
-/// After this long at all: the time slice. Less than Go's 10 ms by what the monitor may come late.
-const SLICE_NS: u64 = 8_000_000;
+/// After this long at all: the time slice. Less than Go's 10 ms by what the monitor may come late, which is 2 to 4 ms where goroutines
+/// compute on all CPUs.
+const SLICE_NS: u64 = 6_000_000;
+/// A monitor that comes so late has not had the CPU, and neither may have others.
+const OVERSLEPT_NS: u64 = 4_000_000;
 
 /// Goroutines on a ring that will have had their turn within this are left to their P. To wake a thread takes as long, and what
 /// it brings away it will soon bring back: goroutines with turns that short wait for each other.
@@ -348,7 +351,7 @@ impl Monitor {
             futex::wait(&sysmon.alarm, alarm, timeout.map(Duration::from_nanos));
         }
         sysmon.dozes.store(false, SeqCst);
-        timeout.is_none_or(|period| time::now() - before < period + SLICE_NS / 2)
+        timeout.is_none_or(|period| time::now() - before < period + OVERSLEPT_NS)
     }
 
     /// One look at all Ps: notes who gets on, takes Ps from those who do not.
