@@ -143,7 +143,8 @@ fn call_hooks(how: Release) {
     }
 }
 
-/// Has the environment been read, which goes before what the program says later.
+/// Sees to it that the environment has been read, which goes before what the program says later, and that this thread has an M: see
+/// `guarded`.
 fn initialised() {
     lease::try_attach();
 }
@@ -190,7 +191,6 @@ impl Alloc {
     /// ```
     pub fn set_memory_limit(bytes: Option<usize>) -> Option<usize> {
         initialised();
-        lease::try_attach(); // see `guarded`
         let before = LIMIT.swap(bytes.unwrap_or(usize::MAX), Relaxed);
         let over = mheap::over(limit_pages());
         if over > 0 {
@@ -220,7 +220,7 @@ impl Alloc {
     /// ```
     #[expect(clippy::must_use_candidate, reason = "most call it for its effect")]
     pub fn release_free() -> usize {
-        lease::try_attach(); // see `guarded`
+        initialised();
         trim(Trim::All);
         call_hooks(Release::All);
         release_pages(usize::MAX, Pace::Run) * PAGE

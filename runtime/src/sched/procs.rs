@@ -25,7 +25,7 @@ use crate::{
 use baton_alloc::{latch::Detached, mcache::Mcache};
 use parking_lot::{Mutex, MutexGuard};
 use std::{
-    mem, ptr, slice,
+    ptr, slice,
     sync::{
         OnceLock,
         atomic::{
@@ -170,7 +170,7 @@ fn retire(sched: &'static Sched, p: &'static P) {
     }
     let due = own.sleepers.earliest();
     time::move_to_shared(sched, &mut own.sleepers);
-    drop(mem::replace(&mut own.sleepers, Heap::new()));
+    own.sleepers = Heap::new();
     p.due.store(NEVER, Release);
     sched.timer_inserted(due);
     scavenge::give_stacks(|batch| own.stacks.drain_shelf(batch));
