@@ -20,6 +20,18 @@ pub(crate) struct Thread {
     pub(crate) stores: [u8; 4],
 }
 
+impl Thread {
+    /// With nothing in its buffer.
+    pub(crate) fn new(pc: Pc, p: u8, other: u8) -> Self {
+        Self {
+            pc,
+            p,
+            other,
+            stores: [0; 4],
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct State {
     pub(crate) memory: u32,

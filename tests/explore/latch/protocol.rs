@@ -53,12 +53,7 @@ pub(crate) type Steps = Vec<(&'static str, State)>;
 impl Protocol {
     /// M0 runs P0; M1 has no P yet and P1 is free. All other arrangements are reached from this one.
     pub(crate) fn start(&self) -> State {
-        let thread = |pc| Thread {
-            pc,
-            p: NULL,
-            other: NULL,
-            stores: [0; 4],
-        };
+        let thread = |pc| Thread::new(pc, NULL, NULL);
         let taker = |n| thread(if n < self.takers { Pc::TryLock } else { Pc::Done });
         let mut start = State {
             memory: 0,

@@ -38,12 +38,7 @@ const SYSMON: usize = 2;
 
 impl Doze {
     pub(crate) fn start(&self) -> State {
-        let thread = |pc| Thread {
-            pc,
-            p: 0,
-            other: 0,
-            stores: [0; 4],
-        };
+        let thread = |pc| Thread::new(pc, 0, 0);
         let first = if self.is(Fault::LateAlarm) {
             Pc::LookWanted
         } else {

@@ -64,12 +64,7 @@ const IS_READY: u8 = 1;
 
 impl Files {
     pub(crate) fn start(&self) -> State {
-        let thread = |pc, other| Thread {
-            pc,
-            p: 0,
-            other,
-            stores: [0; 4],
-        };
+        let thread = |pc, other| Thread::new(pc, 0, other);
         let mut state = State {
             memory: 0,
             threads: [

@@ -56,12 +56,7 @@ impl Timers {
     /// `p` is: of M0 and the plain thread, 1 + the M at hand, or the timer at hand; of a sleeper, until when it sleeps.
     /// `other` is, of M0 and the plain thread, what they have left to do.
     pub(crate) fn start(&self) -> State {
-        let thread = |pc, other| Thread {
-            pc,
-            p: 0,
-            other,
-            stores: [0; 4],
-        };
+        let thread = |pc, other| Thread::new(pc, 0, other);
         let may_time_out = if self.time_out { MAY_TIME_OUT } else { 0 };
         let sleeper = thread(Pc::SleepLock, may_time_out);
         let mut state = State {

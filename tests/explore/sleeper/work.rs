@@ -71,12 +71,7 @@ impl Bits {
 
 impl Work {
     pub(crate) fn start(&self) -> State {
-        let thread = |pc, p, other| Thread {
-            pc,
-            p,
-            other,
-            stores: [0; 4],
-        };
+        let thread = Thread::new;
         State {
             memory: 0,
             threads: [
