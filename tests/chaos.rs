@@ -1,6 +1,6 @@
 //! Everything at once, by seed: goroutines that start others, wait for each other and for files, wake, block, compute for too
-//! long, panic, go deep, stay on their thread, and change the number of processors under each other. What each does is drawn beforehand, so the sums at
-//! the end are known exactly.
+//! long, panic, go deep, stay on their thread, and change the number of processors under each other. What each does is drawn
+//! beforehand, so the sums at the end are known exactly.
 //!
 //! ```text
 //! cargo test --release --test chaos                                          a few seeds

@@ -357,7 +357,7 @@ fn sigquit_dumps_and_ends() {
         baton::run(|| {
             let from = line!();
             let (_tx, rx) = chan::bounded(0);
-            let _reader = go!(move || waits_in_a_named_function(&rx));
+            let _reader = go!(name = "reader"; move || waits_in_a_named_function(&rx));
             until_parked(1, from, "[channel receive");
             // SAFETY: sends this process a signal.
             unsafe { libc::kill(libc::getpid(), libc::SIGQUIT) };
@@ -368,6 +368,8 @@ fn sigquit_dumps_and_ends() {
         libc::SIGQUIT,
         &["baton: SIGQUIT", " [channel receive", "waits_in_a_named_function"],
     );
+    let named = ran.stderr.contains("\"reader\" [channel receive");
+    assert!(named || ran.stderr.contains("are left out"), "{}", ran.stderr);
 }
 
 #[test]
