@@ -170,6 +170,13 @@ impl Lane {
         [on_p, Some(record(lost.max(begin), end, NO_P, how))]
     }
 
+    /// The P is taken away now. This is noted whether or not there is a slice: one may be about to begin, with this P and a time
+    /// before now.
+    fn lose(&self, cause: Option<Cause>) {
+        self.lost_how.store(How::taken(cause) as u8, Relaxed);
+        self.lost_at.store(monotonic(), Release);
+    }
+
     /// Whether there is a slice that has not ended.
     #[inline(always)]
     pub(crate) fn is_open(&self) -> bool {
@@ -306,10 +313,7 @@ pub(crate) fn unbound(m: &M) {
 
 /// A P is taken from `m`, another thread's M: because of `cause`, or with all others. Nobody can have it before this returns.
 pub(crate) fn taken(m: &M, cause: Option<Cause>) {
-    if m.lane.is_open() {
-        m.lane.lost_how.store(How::taken(cause) as u8, Relaxed);
-        m.lane.lost_at.store(monotonic(), Release);
-    }
+    m.lane.lose(cause);
 }
 
 /// `m`, this thread's M, has taken `n` goroutines from `victim`.
@@ -323,5 +327,25 @@ pub(crate) fn stole(m: &'static M, victim: &P, n: usize) {
 pub(crate) fn shed(m: &'static M, n: usize) {
     if is_on() {
         m.lane.note(Kind::Shed, processor(m), 0, n as u32);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As in `began`, when the P is taken after the look at it.
+    #[test]
+    fn who_loses_its_p_while_it_begins_has_it_no_longer() {
+        let lane = Lane::new();
+        let begin = monotonic() - 1;
+        lane.p.set(3);
+        lane.lose(Some(Cause::Hog));
+        lane.begin.store(begin, Release);
+        let end = monotonic().max(lane.lost_at.load(Relaxed) + 1);
+        let [on_p, beside] = lane.cut(begin, end, How::Yielded as u8).map(Option::unwrap);
+        assert_eq!((on_p.p, on_p.how), (3, How::Hog as u8));
+        assert_eq!((beside.p, beside.how), (NO_P, How::Yielded as u8));
+        assert!(on_p.end == beside.begin && beside.begin < beside.end);
     }
 }
