@@ -118,11 +118,16 @@ impl Drop for Object {
 
 /// Runs the body of a test that looks at the process's counters: one at a time, and on a thread that is over, with its
 /// lease given back, before the next one starts. (For the same reason such a test joins each thread that it starts: a
-/// scope ends when the closures of its threads end, which is before their destructors run.)
+/// scope ends when the closures of its threads end, which is before their destructors run.) Who asks for the counters has a
+/// lease, so the thread has one from the start.
 pub(crate) fn exclusive(body: impl FnOnce() + Send + 'static) {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Err(panic) = thread::spawn(body).join() {
+    let attached = || {
+        heap::lease::attach();
+        body();
+    };
+    if let Err(panic) = thread::spawn(attached).join() {
         std::panic::resume_unwind(panic);
     }
 }
