@@ -154,6 +154,17 @@ fn what_blocks_at_one_site_is_foreseen_there() {
     ran.succeeded();
 }
 
+/// The monitor's own timers are served at once. Threads that it makes do not have that from it: where many goroutines sleep in the
+/// kernel, the system may wake them together.
+#[test]
+fn threads_of_goroutines_have_the_ordinary_timer_slack() {
+    // SAFETY: reads a number of the calling thread.
+    let slack = || unsafe { libc::prctl(libc::PR_GET_TIMERSLACK) };
+    let here = slack();
+    assert!(here > 0);
+    assert_eq!(go!(slack).join().unwrap(), here);
+}
+
 fn deep(n: usize) -> usize {
     let frame = black_box([n; 16]);
     if n == 0 {

@@ -11,6 +11,7 @@ use std::{
     mem::MaybeUninit,
     os::unix::fs::FileExt,
     ptr,
+    sync::atomic::{AtomicI32, Ordering::Relaxed},
 };
 
 /// Probes that are kept at a time: each holds a file descriptor, of which the program has a limited number.
@@ -19,17 +20,31 @@ const KEPT: usize = 64;
 /// The slice that a prompt thread asks for, in nanoseconds: the shortest that Linux grants.
 const SHORT_NS: u64 = 100_000;
 
+/// By how much the system may be late with a timer of an ordinary thread, in nanoseconds: what the first prompt one had before.
+static SLACK: AtomicI32 = AtomicI32::new(0);
+
 /// Asks the system to run this thread soon after it wakes up, whoever has the CPU: short sleeps that are short, and a slice that
 /// is shorter than everybody else's, for which Linux (6.12 and later; before that nothing comes of it) interrupts the one that runs.
 pub(super) fn be_prompt() {
-    // SAFETY: changes the timer slack of this thread only.
-    unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1) };
+    // SAFETY: reads the timer slack of this thread.
+    SLACK.store(unsafe { libc::prctl(libc::PR_GET_TIMERSLACK) }, Relaxed);
+    set_slack(1);
     ask_for_slice(SHORT_NS);
 }
 
-/// Asks for the ordinary slice again, which a thread made by a prompt one has not.
+/// Asks for the ordinary slack and slice again, which a thread made by a prompt one has not: each timer that is served at its own
+/// time interrupts whoever has the CPU, and ordinary ones are served together.
 pub(super) fn be_ordinary() {
+    let slack = SLACK.load(Relaxed);
+    if slack > 0 {
+        set_slack(slack);
+    }
     ask_for_slice(0);
+}
+
+fn set_slack(ns: i32) {
+    // SAFETY: changes the timer slack of this thread only.
+    unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, ns) };
 }
 
 /// Sets this thread's slice under the fair policy; 0 is the system's default. All else stays as it is, and so does everything
