@@ -61,9 +61,9 @@ use std::{
 const DECLARED_NS: u64 = 20_000;
 /// After this long with a sleeping thread.
 const UNDECLARED_NS: u64 = 50_000;
-/// After this long at all: the time slice. Less than Go's 10 ms by what the monitor may come late, which is 2 to 4 ms where goroutines
+/// After this long at all: the time slice. Less than Go's 10 ms by what the monitor may come late, which is up to 5 ms where goroutines
 /// compute on all CPUs.
-const SLICE_NS: u64 = 6_000_000;
+const SLICE_NS: u64 = 5_000_000;
 /// A monitor that comes so late has not had the CPU, and neither may have others.
 const OVERSLEPT_NS: u64 = 4_000_000;
 
