@@ -1,16 +1,19 @@
 //! Waiting for a group of goroutines, in the shape of crossbeam's `WaitGroup`.
 //!
 //! ```text
-//!   member, member, member ──▶ Group: members = 3 ◀── who waits
-//!   └─ together one count of the Arc ─┘              └─ a count each
+//!   member: 3 shares, member: 1, member: 1 ──▶ Group: 5 shares ◀── who waits
+//!   └───── together one count of the Arc ─────┘                 └─ a count each
 //! ```
+//!
+//! The group counts shares, not members, and a member has some to spare: its clone gets one of them, and the group hears nothing of that
+//! (weighted reference counting: D. I. Bevan, "Distributed garbage collection using reference counting", 1987). So whoever starts
+//! goroutines, each with a member, does not touch the line from which other processors take those that are done.
 //!
 //! # Invariants
 //!
 //! 1. As long as there are members they hold the group's memory, together: who leaves as the last gives that up, as its last act.
-//!    So a member costs one locked instruction when it comes and one when it goes; where others come while others go, on
-//!    another processor, these are what a goroutine costs.
 //! 2. Who waits holds it as well, for himself; nobody joins a group that has no member.
+//! 3. Each member has a share, and the group counts at least those of all members; it counts no others when nobody clones.
 
 use super::{Until, park};
 use crate::{
@@ -28,12 +31,15 @@ use std::{
     sync::{
         Arc,
         atomic::{
-            AtomicUsize,
+            AtomicU32, AtomicUsize,
             Ordering::{AcqRel, Acquire, Relaxed},
         },
     },
     time::{Duration, Instant},
 };
+
+/// What a member takes from the group when it has none to spare.
+const SHARES: u32 = 1 << 16;
 
 /// Each member of the group holds a clone and drops it when it is done; [`wait`](Self::wait) waits for all others.
 ///
@@ -52,6 +58,8 @@ use std::{
 pub struct WaitGroup {
     /// Of an `Arc`: invariant 1.
     group: NonNull<Group>,
+    /// This member's.
+    shares: AtomicU32,
 }
 
 // SAFETY: what a group has is atomics and a list under a lock.
@@ -60,8 +68,8 @@ unsafe impl Send for WaitGroup {}
 unsafe impl Sync for WaitGroup {}
 
 struct Group {
-    /// Members that are not done.
-    members: AtomicUsize,
+    /// Shares of members that are not done.
+    shares: AtomicUsize,
     waiting: Mutex<WaitList>,
 }
 
@@ -70,16 +78,17 @@ impl WaitGroup {
     #[must_use]
     pub fn new() -> Self {
         let group = Arc::new(Group {
-            members: AtomicUsize::new(1),
+            shares: AtomicUsize::new(SHARES as usize),
             waiting: Mutex::new(WaitList::new()),
         });
-        Self::of(&ManuallyDrop::new(group))
+        Self::of(NonNull::from(&**ManuallyDrop::new(group)), SHARES)
     }
 
-    /// A member of a group whose members have it counted already.
-    fn of(group: &Arc<Group>) -> Self {
+    /// A member with so many of the group's shares, which are counted already.
+    fn of(group: NonNull<Group>, shares: u32) -> Self {
         Self {
-            group: NonNull::from(&**group),
+            group,
+            shares: AtomicU32::new(shares),
         }
     }
 
@@ -127,7 +136,7 @@ impl WaitGroup {
         let group = self.hold();
         drop(self);
         let mut waiting = group.waiting.lock();
-        if group.members.load(Acquire) == 0 {
+        if group.shares.load(Acquire) == 0 {
             return Ok(());
         }
         let waiter = Waiter::new();
@@ -141,9 +150,9 @@ impl WaitGroup {
             return Ok(());
         }
         group.waiting.lock().remove(&node);
-        let rejoin = |members| (members > 0).then_some(members + 1);
-        match group.members.fetch_update(Relaxed, Acquire, rejoin) {
-            Ok(_) => Err(Self::of(&group)),
+        let rejoin = |shares| (shares > 0).then_some(shares + 1);
+        match group.shares.fetch_update(Relaxed, Acquire, rejoin) {
+            Ok(_) => Err(Self::of(NonNull::from(&*group), 1)),
             Err(_) => Ok(()), // the last has just left
         }
     }
@@ -151,23 +160,34 @@ impl WaitGroup {
 
 impl Clone for WaitGroup {
     fn clone(&self) -> Self {
-        // So many are only there if they are forgotten, and once more the count would be that of none.
-        if self.group().members.fetch_add(1, Relaxed) > usize::MAX / 2 {
-            process::abort();
+        let spare = |shares| (shares > 1).then(|| shares - 1);
+        if self.shares.fetch_update(Relaxed, Relaxed, spare).is_err() {
+            self.take_more();
         }
-        Self { group: self.group }
+        Self::of(self.group, 1)
     }
 }
 
 impl Drop for WaitGroup {
     fn drop(&mut self) {
-        if self.group().members.fetch_sub(1, AcqRel) == 1 {
+        let shares = *self.shares.get_mut() as usize;
+        if self.group().shares.fetch_sub(shares, AcqRel) == shares {
             self.leave_last();
         }
     }
 }
 
 impl WaitGroup {
+    /// Takes shares from the group: one for a clone, and some to spare.
+    #[cold]
+    fn take_more(&self) {
+        // So many are only there if members are forgotten, and a few more would be as if there were none.
+        if self.group().shares.fetch_add(SHARES as usize, Relaxed) > usize::MAX / 2 {
+            process::abort();
+        }
+        self.shares.fetch_add(SHARES - 1, Relaxed);
+    }
+
     /// Wakes who waits, and gives up what the members had together.
     #[cold]
     fn leave_last(&self) {
@@ -190,9 +210,7 @@ impl UnwindSafe for WaitGroup {}
 
 impl fmt::Debug for WaitGroup {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WaitGroup")
-            .field("members", &self.group().members.load(Relaxed))
-            .finish()
+        f.debug_struct("WaitGroup").finish_non_exhaustive()
     }
 }
 
@@ -213,6 +231,30 @@ mod tests {
         drop(first);
         drop(members);
         assert_eq!(Arc::strong_count(&group), 1, "the last has given it up");
-        assert_eq!(group.members.load(Relaxed), 0);
+        assert_eq!(group.shares.load(Relaxed), 0);
+    }
+
+    /// Of clones, of members that have nothing to spare, of one that several threads clone at once.
+    #[test]
+    fn the_group_counts_the_shares_of_its_members() {
+        let first = WaitGroup::new();
+        let shares = |members: &[WaitGroup]| -> usize { members.iter().map(|m| m.shares.load(Relaxed) as usize).sum() };
+        let mut members = vec![first.clone()];
+        for _ in 0..100 {
+            members.push(members.last().unwrap().clone());
+        }
+        std::thread::scope(|s| {
+            let clones = |_| s.spawn(|| (0..SHARES as usize).map(|_| first.clone()).collect::<Vec<_>>());
+            let threads: Vec<_> = (0..2).map(clones).collect();
+            threads.into_iter().for_each(|t| members.extend(t.join().unwrap()));
+        });
+        let group = first.hold();
+        members.push(first);
+        assert_eq!(group.shares.load(Relaxed), shares(&members));
+        while let Some(member) = members.pop() {
+            assert_ne!(group.shares.load(Relaxed), 0);
+            drop(member);
+        }
+        assert_eq!(group.shares.load(Relaxed), 0);
     }
 }
