@@ -12,7 +12,8 @@ use std::{
             Ordering::{Acquire, Release},
         },
     },
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
 #[inline(never)]
@@ -379,13 +380,26 @@ fn a_line_each_period() {
         &[("BATON_SCHEDTRACE", "2"), ("BATON_PROCS", "2")],
         &[],
         || {
-            // Also while nobody runs.
-            baton::run(|| time::sleep(Duration::from_millis(100)));
+            let (tx, rx) = chan::bounded::<()>(0);
+            // Also while nobody runs: then the monitor looks for that alone.
+            let watch = move || {
+                let rounds = || baton::metrics().sysmon_rounds;
+                thread::sleep(Duration::from_millis(50));
+                let (start, before) = (Instant::now(), rounds());
+                while rounds() < before + 50 && start.elapsed() < Duration::from_secs(20) {
+                    thread::sleep(Duration::from_millis(1));
+                }
+                drop(tx);
+            };
+            baton::run(move || {
+                thread::spawn(watch);
+                rx.recv().unwrap_err();
+            });
         },
     );
     ran.succeeded();
     let lines: Vec<_> = ran.stderr.lines().filter(|line| line.starts_with("SCHED ")).collect();
-    assert!(lines.len() >= 2, "{ran:#?}");
+    assert!(lines.len() >= 10, "{ran:#?}");
     let all = [
         "ms: procs=2 idleprocs=",
         " threads=",
