@@ -1,4 +1,4 @@
-//! Condition variables and semaphores in loom models: the runtime's own files, on parties and locks that are loom's. (The lock under
+//! Condition variables, semaphores and wait groups in loom models: the runtime's own files, on parties and locks that are loom's. (The lock under
 //! `Mutex` and `RwLock` has `lock_loom.rs`.)
 //!
 //! ```text
@@ -14,6 +14,10 @@
 //! | `Semaphore`: `WAITERS` and the look at the permits are one step | `permits_go_round` |
 //! | `Semaphore`: who gives up lets those behind have what it left | `who_gives_up_holds_nobody_back` |
 //! | `Semaphore`: what comes back is handed out with what happened before (Acquire) | `permits_go_round` |
+//! | `WaitGroup`: the orderings of who leaves, of who looks at the shares, and of who joins again | `who_waits_sees_what_members_did`, `who_gives_up_waiting_is_in_again` |
+//! | `WaitGroup`: a clone takes its share in one step | `clones_of_one_member_at_once_are_all_counted` |
+//! | `WaitGroup`: the look at the shares and the queueing up are one step | `clones_of_one_member_at_once_are_all_counted` |
+//! | `WaitGroup`: nobody joins a group that has no member; who waits holds the memory; the last gives it up | each of its models |
 #![cfg(baton_loom)]
 #![allow(missing_docs, unreachable_pub)]
 
@@ -28,9 +32,14 @@ mod sync {
     mod condvar;
     #[path = "semaphore.rs"]
     mod semaphore;
+    #[path = "wait_group.rs"]
+    mod wait_group;
 
     mod shim {
-        pub(super) use loom::sync::atomic::{AtomicUsize, Ordering};
+        pub(super) use loom::sync::{
+            Arc,
+            atomic::{AtomicU32, AtomicUsize, Ordering},
+        };
     }
 
     use crate::{
@@ -152,7 +161,7 @@ mod sync {
     }
 
     mod models {
-        use super::{Until, condvar::Condvar, mutex::Mutex, semaphore::Semaphore};
+        use super::{Until, condvar::Condvar, mutex::Mutex, semaphore::Semaphore, wait_group::WaitGroup};
         use crate::{explore, notices_lost_claims};
         use loom::{cell::UnsafeCell, sync::Arc, thread};
 
@@ -308,6 +317,111 @@ mod sync {
         #[test]
         fn a_deadline_and_permits_that_come_back() {
             explore(3, || share(&[(1, false), (1, true)], 1));
+        }
+
+        /// What a member does before it leaves; who has waited for all of them sees it.
+        struct Work(UnsafeCell<bool>);
+
+        // SAFETY: loom checks it.
+        unsafe impl Sync for Work {}
+
+        impl Work {
+            fn new() -> Arc<Self> {
+                Arc::new(Self(UnsafeCell::new(false)))
+            }
+
+            /// A thread that does the work as a member.
+            fn begin(work: &Arc<Self>, member: WaitGroup) -> thread::JoinHandle<()> {
+                let work = Arc::clone(work);
+                thread::spawn(move || {
+                    // SAFETY: loom checks that nobody else is there.
+                    work.0.with_mut(|done| unsafe { *done = true });
+                    drop(member);
+                })
+            }
+
+            fn is_done(&self) -> bool {
+                // SAFETY: loom checks that nobody writes.
+                self.0.with(|done| unsafe { *done })
+            }
+        }
+
+        /// Loom checks that the group's memory is given back, once, and by nobody who is not the last.
+        #[test]
+        fn who_waits_sees_what_members_did() {
+            explore(3, || {
+                let group = WaitGroup::new();
+                let work = [Work::new(), Work::new()];
+                let threads = work.each_ref().map(|work| Work::begin(work, group.clone()));
+                group.wait();
+                assert!(work.iter().all(|work| work.is_done()));
+                threads.into_iter().for_each(|thread| thread.join().unwrap());
+            });
+        }
+
+        #[test]
+        fn several_wait_for_one_group() {
+            explore(2, || {
+                let group = WaitGroup::new();
+                let work = Work::new();
+                let other = {
+                    let (group, work) = (group.clone(), Arc::clone(&work));
+                    thread::spawn(move || {
+                        group.wait();
+                        assert!(work.is_done());
+                    })
+                };
+                let thread = Work::begin(&work, group.clone());
+                group.wait();
+                assert!(work.is_done());
+                thread.join().unwrap();
+                other.join().unwrap();
+            });
+        }
+
+        /// Two threads clone one member, which has a share to spare or none.
+        #[test]
+        fn clones_of_one_member_at_once_are_all_counted() {
+            for spare in [false, true] {
+                explore(3, move || {
+                    let first = WaitGroup::new();
+                    let member = first.clone();
+                    if spare {
+                        drop(member.clone()); // takes two shares from the group
+                    }
+                    let work = Work::new();
+                    let member = Arc::new(member);
+                    let clones = [false, true].map(|works| {
+                        let (member, work) = (Arc::clone(&member), works.then(|| Arc::clone(&work)));
+                        thread::spawn(move || {
+                            let clone = WaitGroup::clone(&member);
+                            drop(member);
+                            if let Some(work) = work {
+                                Work::begin(&work, clone).join().unwrap();
+                            }
+                        })
+                    });
+                    drop(member);
+                    first.wait();
+                    assert!(work.is_done());
+                    clones.into_iter().for_each(|thread| thread.join().unwrap());
+                });
+            }
+        }
+
+        /// Who gives up is a member again, unless the last has left just then.
+        #[test]
+        fn who_gives_up_waiting_is_in_again() {
+            explore(3, || {
+                let group = WaitGroup::new();
+                let work = Work::new();
+                let thread = Work::begin(&work, group.clone());
+                if let Err(member) = group.wait_limited(Until::SOON) {
+                    member.wait();
+                }
+                assert!(work.is_done());
+                thread.join().unwrap();
+            });
         }
     }
 }

@@ -2,7 +2,7 @@
 //! includes the primitive's own file, and finds these under the names that it has in the runtime.
 //!
 //! ```text
-//!   hchan.rs, promise.rs, condvar.rs, semaphore.rs      the runtime's files, as they are
+//!   hchan.rs, promise.rs, condvar.rs, semaphore.rs, wait_group.rs      the runtime's files, as they are
 //!   waitlist.rs, ticket.rs                              likewise
 //!   park, lock, sched, time                             here
 //! ```
@@ -43,6 +43,7 @@ pub(crate) mod park {
         ChanRecv,
         Condvar,
         Semaphore,
+        WaitGroup,
     }
 
     pub(crate) struct Waiter {

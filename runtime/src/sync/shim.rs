@@ -2,7 +2,10 @@
 //! (`lock_loom.rs` and `sync_loom.rs` in `alloc/tests`).
 
 pub(super) use crate::lock::{Mutex as QueueLock, MutexGuard as QueueGuard};
-pub(super) use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+pub(super) use std::sync::{
+    Arc,
+    atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering},
+};
 
 use crate::{lock, sched};
 use std::time::Duration;
