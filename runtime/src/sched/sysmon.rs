@@ -652,3 +652,27 @@ pub(crate) fn block_signals() {
         libc::pthread_sigmask(libc::SIG_SETMASK, set.as_ptr(), ptr::null_mut());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{find, sched};
+    use crate::m;
+    use std::sync::atomic::Ordering::SeqCst;
+
+    /// The monitor may have looked, and gone to sleep, while the goroutines were on no queue.
+    #[test]
+    fn who_moves_goroutines_wakes_the_monitor() {
+        crate::run(|| {
+            let m = m::current().expect("who runs a goroutine is an M");
+            let sysmon = &sched().sysmon;
+            let wakes = |_| {
+                let before = sysmon.alarm.load(SeqCst);
+                sysmon.dozes.store(true, SeqCst);
+                find::keep(m, &[]);
+                sysmon.alarm.load(SeqCst) != before
+            };
+            // Now and then it has woken by itself in between.
+            assert!((0..1_000).any(wakes));
+        });
+    }
+}
