@@ -2,9 +2,10 @@
 //! includes the primitive's own file, and finds these under the names that it has in the runtime.
 //!
 //! ```text
-//!   hchan.rs, promise.rs, condvar.rs, semaphore.rs, wait_group.rs      the runtime's files, as they are
-//!   waitlist.rs, ticket.rs                              likewise
-//!   park, lock, sched, time                             here
+//!   hchan.rs, promise.rs, condvar.rs,
+//!   semaphore.rs, wait_group.rs          the runtime's files, as they are
+//!   waitlist.rs, ticket.rs               likewise
+//!   park, lock, sched, time              here
 //! ```
 //!
 //! A wait with a deadline may time out at any moment: its timer is a thread of the model that claims the party, as a peer does.

@@ -5,8 +5,8 @@
 //! ```
 //!
 //! Every cell is the median of its rounds; a round runs every program of a row once, one process each, so that whatever the machine does
-//! meanwhile happens to all. Before the rows with a million tasks at once memory is warmed for each program (see [`warm`]). Go's programs are built and run where `go` is installed. A program that has no such row exits with 3; one
-//! that fails shows as `fails`.
+//! meanwhile happens to all. Before the rows with a million tasks at once memory is warmed for each program ([`warm`]). Go's programs are
+//! built and run where `go` is installed. A program that has no such row exits with 3; one that fails shows as `fails`.
 
 use std::{
     collections::BTreeMap,
