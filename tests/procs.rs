@@ -97,6 +97,34 @@ fn no_more_run_at_a_time_than_there_are_processors() {
     ran.succeeded();
 }
 
+/// Many more processors than CPUs, and turns of some microseconds: a thread waits for its CPU longer than a slice lasts, and is no hog
+/// for that. Were its processor taken, there would be one more thread to wait.
+#[test]
+fn threads_that_wait_for_a_cpu_are_left_alone() {
+    const PROCS: u64 = 64;
+    let vars = [("BATON_PROCS", "64"), ("BATON_FORCE_MIGRATION", "0")];
+    let ran = child::run("threads_that_wait_for_a_cpu_are_left_alone", &vars, &[], || {
+        baton::run(|| {
+            let all: Vec<_> = (0..20 * PROCS)
+                .map(|_| {
+                    go!(|| {
+                        for _ in 0..50 {
+                            (0..2_000).for_each(|_| spin_loop());
+                            baton::yield_now();
+                        }
+                    })
+                })
+                .collect();
+            all.into_iter().for_each(|g| g.join().unwrap());
+            let metrics = baton::metrics();
+            println!("{metrics:?}");
+            // The system may stop a thread for long while it has the CPU.
+            assert!(metrics.handoffs_hog < PROCS / 4, "{metrics:?}");
+        });
+    });
+    ran.succeeded();
+}
+
 /// A processor that goes while its goroutine computes: the goroutine goes on, and waits its turn when it next parks.
 #[test]
 fn a_goroutine_survives_its_processor() {

@@ -19,6 +19,7 @@ use core::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Rank {
+    /// Held for as long as it takes to empty all caches.
     Trim,
     Lease,
     Mcentral,
@@ -69,7 +70,11 @@ impl<T> Guarded<T> {
             assert!(held >> self.rank as u8 == 0, "{:?} after locks {held:#b}", self.rank);
         }
         self.note(true);
-        self.lock.lock();
+        if self.rank == Rank::Trim {
+            self.lock.lock_long();
+        } else {
+            self.lock.lock();
+        }
     }
 
     /// Takes the lock whatever else is held: for the fork handler, which takes all locks, in the right order.

@@ -108,6 +108,9 @@ pub struct M {
     /// 1 while this thread holds a lock of the allocator. Written by this thread alone.
     #[cfg(not(baton_loom))]
     pub(crate) locked: AtomicU8,
+    /// See [`lock_waits`](Self::lock_waits). Written by this thread alone.
+    #[cfg(not(baton_loom))]
+    pub(crate) lock_waits: AtomicU32,
     /// How many locks of the layers above this thread holds, as far as they count them. Written by this thread alone.
     pub locks: AtomicU32,
     /// The stack that this thread runs on, for the layer that owns stacks; null for a thread's own. Written by this
@@ -231,6 +234,7 @@ impl M {
             home: AtomicPtr::new(ptr::null_mut()),
             lease: AtomicPtr::new(ptr::null_mut()),
             locked: AtomicU8::new(0),
+            lock_waits: AtomicU32::new(0),
             locks: AtomicU32::new(0),
             stack: AtomicPtr::new(ptr::null_mut()),
             sched: AtomicPtr::new(ptr::null_mut()),
@@ -250,6 +254,14 @@ impl M {
     #[must_use]
     pub fn holds_lock(&self) -> bool {
         self.locked.load(Ordering::Relaxed) != 0
+    }
+
+    /// A count that is odd while this thread sleeps until a lock of the runtime is free that nobody holds for long.
+    #[cfg(not(baton_loom))]
+    #[inline]
+    #[must_use]
+    pub fn lock_waits(&self) -> u32 {
+        self.lock_waits.load(Ordering::Relaxed)
     }
 
     /// Opens a section and gives the P that it may use. With `None` the section is open all the same: leave it.

@@ -8,6 +8,9 @@
 //! | `FREE` | nobody holds it | lock: → `HELD` |
 //! | `HELD` | held, nobody sleeps | unlock: → `FREE`; a sleeper: → `CONTENDED` |
 //! | `CONTENDED` | held, somebody may sleep | unlock: → `FREE`, and one sleeper is woken |
+//!
+//! Who sleeps for such a lock says so in its M: it is about to get on, unless many wait for the CPU, and a thread in its place would want
+//! the lock too. Who holds one for long, milliseconds and more, is waited for in silence: [`Lock::with_long`].
 
 use crate::sync::{AtomicU32, Ordering, spin_loop};
 
@@ -53,12 +56,21 @@ impl Lock {
     #[inline]
     pub fn lock(&self) {
         if !self.try_lock() {
-            self.lock_slow();
+            self.lock_slow(true);
         }
     }
 
+    /// As [`lock`](Self::lock), of a lock that may be held for long.
+    #[inline]
+    pub(crate) fn lock_long(&self) {
+        if !self.try_lock() {
+            self.lock_slow(false);
+        }
+    }
+
+    /// Takes a lock that is held, for a `short` time or not.
     #[cold]
-    fn lock_slow(&self) {
+    fn lock_slow(&self, #[cfg_attr(baton_loom, expect(unused))] short: bool) {
         for _ in 0..SPINS {
             spin_loop();
             if self.0.load(Ordering::Relaxed) == FREE && self.try_lock() {
@@ -67,7 +79,16 @@ impl Lock {
         }
         while self.0.swap(CONTENDED, Ordering::Acquire) != FREE {
             #[cfg(not(baton_loom))]
-            crate::sys::futex::wait(&self.0, CONTENDED, None);
+            {
+                let sleep = || {
+                    crate::sys::futex::wait(&self.0, CONTENDED, None);
+                };
+                if short {
+                    crate::current::wait_for_lock(sleep);
+                } else {
+                    sleep();
+                }
+            }
             #[cfg(baton_loom)]
             self.1.wait(&self.0, CONTENDED);
         }
@@ -91,16 +112,27 @@ impl Lock {
     /// Runs `f` with the lock held; the lock is given back even if `f` unwinds.
     #[inline]
     pub fn with<R>(&self, f: impl FnOnce() -> R) -> R {
-        struct Unlock<'a>(&'a Lock);
-        impl Drop for Unlock<'_> {
-            fn drop(&mut self) {
-                // SAFETY: `with` took the lock just before it made this value.
-                unsafe { self.0.unlock() }
-            }
-        }
         self.lock();
-        let _unlock = Unlock(self);
+        let _held = Held(self);
         f()
+    }
+
+    /// As [`with`](Self::with), for an `f` that may take long.
+    #[inline]
+    pub fn with_long<R>(&self, f: impl FnOnce() -> R) -> R {
+        self.lock_long();
+        let _held = Held(self);
+        f()
+    }
+}
+
+/// A lock that whoever made this value took just before.
+struct Held<'a>(&'a Lock);
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        // SAFETY: taken before, and given back only here.
+        unsafe { self.0.unlock() }
     }
 }
 

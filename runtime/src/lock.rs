@@ -19,8 +19,8 @@
 //! stack overflows here and now, where nothing is half done. Who holds such a lock already is not asked again: the thread's
 //! M counts them.
 //!
-//! The locks inside the scheduler (idle Ms and Ps, the shared queue and timers) are parking_lot's: who gets there has
-//! come through here, or through [`room`].
+//! The locks inside the scheduler are others, [`sched::lock`](crate::sched::lock): who gets there has come through here, or
+//! through [`room`].
 
 use baton_alloc::{current, latch};
 use baton_stack::Desc;
@@ -113,7 +113,7 @@ impl Raw {
             }
             match round.checked_sub(YIELDS) {
                 None => thread::yield_now(),
-                Some(slept) => thread::sleep(SLEEP * (1 << slept.min(4))),
+                Some(slept) => current::wait_for_lock(|| thread::sleep(SLEEP * (1 << slept.min(4)))),
             }
         }
     }

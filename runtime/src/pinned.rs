@@ -22,8 +22,8 @@ use crate::{
     g::{G, Kind},
     m::{self, M},
     p::P,
+    sched::lock::Mutex,
 };
-use parking_lot::Mutex;
 use std::{
     cell::Cell,
     collections::VecDeque,

@@ -182,7 +182,7 @@ impl Desc {
 /// with [`Release::All`] everything. The scavenger calls it; so does
 /// [`Alloc::release_free`](baton_alloc::Alloc::release_free).
 fn release_memory(how: Release) {
-    SHRINK.with(|| {
+    SHRINK.with_long(|| {
         let round = match how {
             Release::Unused => ROUND.fetch_add(1, Relaxed) + 1,
             Release::All => ROUND.load(Relaxed),

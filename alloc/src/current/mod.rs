@@ -20,6 +20,7 @@ mod x86_64;
 use x86_64 as arch;
 
 use crate::latch::{M, NOBODY};
+use core::sync::atomic::Ordering::Relaxed;
 
 /// This thread's M, or `None` if it has none yet.
 ///
@@ -35,6 +36,17 @@ pub fn m() -> Option<&'static M> {
 pub(crate) fn m_or_nobody() -> &'static M {
     // SAFETY: the word is `NOBODY` from the start, or what `set` put there, and that is a `&'static M`.
     unsafe { &*arch::get().cast::<M>() }
+}
+
+/// Runs `sleep`, in which this thread sleeps until a lock of the runtime is free that nobody holds for long, and notes that in its M:
+/// [`M::lock_waits`].
+pub fn wait_for_lock<R>(sleep: impl FnOnce() -> R) -> R {
+    let Some(m) = m() else { return sleep() };
+    let waits = m.lock_waits.load(Relaxed);
+    m.lock_waits.store(waits.wrapping_add(1), Relaxed);
+    let result = sleep();
+    m.lock_waits.store(waits.wrapping_add(2), Relaxed);
+    result
 }
 
 /// Makes `m` this thread's M.

@@ -4,8 +4,8 @@
 //! It holds addresses, not chains through the goroutines, so that many can be moved without a look at any of them: a
 //! goroutine that has waited for long is in no cache. A short lock guards it, since goroutines come and go in batches.
 
+use super::lock::Mutex;
 use crate::g::G;
-use parking_lot::Mutex;
 use std::{
     collections::VecDeque,
     sync::atomic::{AtomicUsize, Ordering::Relaxed},

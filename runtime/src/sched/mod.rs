@@ -23,7 +23,7 @@
 //! | `procs`, `quota` | how many Ps there are; how many CPUs the process may use |
 //! | `pause` | holding the scheduler still for a look at all goroutines |
 //! | `schedtrace` | a line about all this each period |
-//! | `note` | what an M sleeps on |
+//! | `note`, `lock` | what an M sleeps on; the locks of all this |
 //!
 //! # Lock order
 //!
@@ -35,6 +35,7 @@ mod find;
 pub(crate) mod globrunq;
 pub(crate) mod habit;
 mod idle;
+pub(crate) mod lock;
 pub(crate) mod netpoll;
 pub(crate) mod note;
 pub(crate) mod os;
@@ -67,7 +68,7 @@ use crate::{
 };
 use globrunq::GlobalQueue;
 use idle::Idle;
-use parking_lot::{Mutex, MutexGuard};
+use lock::{Mutex, MutexGuard};
 pub(crate) use procs::Procs;
 use std::sync::{
     LazyLock, OnceLock,

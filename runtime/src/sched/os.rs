@@ -64,6 +64,21 @@ fn ask_for_slice(ns: u64) {
     }
 }
 
+/// The CPU time that thread `tid` of this process has used, in nanoseconds: `None` if the system does not say, or there is no such thread.
+pub(super) fn cpu_time(tid: libc::pid_t) -> Option<u64> {
+    /// In the number of a clock: of a thread, and as the scheduler counts.
+    const OF_THREAD: libc::clockid_t = 4 | 2;
+    let mut time = MaybeUninit::<libc::timespec>::uninit();
+    // SAFETY: the call writes the time if it succeeds, and only then is it read.
+    let time = unsafe {
+        if libc::clock_gettime(!tid << 3 | OF_THREAD, time.as_mut_ptr()) != 0 {
+            return None;
+        }
+        time.assume_init()
+    };
+    Some(time.tv_sec.unsigned_abs() * 1_000_000_000 + time.tv_nsec.unsigned_abs())
+}
+
 /// Probes by thread.
 #[derive(Debug, Default)]
 pub(super) struct Probes(HashMap<libc::pid_t, Probe>);
@@ -222,6 +237,31 @@ mod tests {
         atomic::{AtomicBool, AtomicI32, Ordering::SeqCst},
         mpsc,
     };
+
+    #[test]
+    fn cpu_time_passes_for_who_computes_and_for_nobody_else() {
+        // SAFETY: gettid has no preconditions.
+        let me = unsafe { libc::gettid() };
+        let (tell, told) = mpsc::channel();
+        let (go, wait) = mpsc::channel::<()>();
+        let sleeper = std::thread::spawn(move || {
+            // SAFETY: as above.
+            tell.send(unsafe { libc::gettid() }).unwrap();
+            wait.recv().unwrap_err();
+        });
+        let other = told.recv().unwrap();
+        while doing(other) == Doing::Runs {
+            std::thread::yield_now();
+        }
+        let (mine, its) = (cpu_time(me).unwrap(), cpu_time(other).unwrap());
+        while cpu_time(me).unwrap() < mine + 2_000_000 {
+            std::hint::spin_loop();
+        }
+        assert_eq!(cpu_time(other), Some(its));
+        drop(go);
+        sleeper.join().unwrap();
+        assert_eq!(cpu_time(1 << 24), None);
+    }
 
     #[test]
     fn a_sleeper_is_told_from_a_thread_that_computes() {

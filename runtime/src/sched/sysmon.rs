@@ -4,13 +4,16 @@
 //!   a P's tick stands still, and goroutines wait that nobody else can run:
 //!     declared blocking call ······ for 20 µs ····· take P   (handoff: declared)
 //!     thread sleeps in the kernel · for 50 µs ····· take P   (handoff: undeclared; /proc says that it sleeps)
-//!     thread computes ············· for a slice ··· take P   (handoff: hog)
+//!     thread computes ············· for a slice ··· take P   (handoff: hog; its CPU clock says that it computes)
 //! ```
+//!
+//! A thread that waits for its CPU, or for a lock of the runtime whose holder does, is left alone: with another thread in its place one
+//! more would wait.
 //!
 //! A P that is taken goes on the idle list with all that it owns, and an M that was reserved beforehand picks it up. With
 //! no M to be had (the cap, or a kernel that refuses threads) nothing is taken: that P waits with its M.
 //!
-//! Where /proc is denied, only the rule for hogs is left. A round in which the monitor itself overslept proves nothing about
+//! Where /proc is denied, only the rule for hogs is left; where the CPU clock is, a slice is one whoever had the CPU. A round in which the monitor itself overslept proves nothing about
 //! others and is skipped.
 //!
 //! How long it sleeps between two looks:
@@ -30,6 +33,7 @@
 use super::{
     Sched, find,
     idle::{self, release_p},
+    lock::Mutex,
     netpoll,
     os::{self, Probes},
     procs, quota, scavenge, sched,
@@ -46,7 +50,6 @@ use crate::{
     time::{self, heap::NEVER},
 };
 use baton_alloc::{futex, latch};
-use parking_lot::Mutex;
 use std::{
     ffi::CString,
     mem, ptr,
@@ -64,6 +67,9 @@ const UNDECLARED_NS: u64 = 50_000;
 /// After this long at all: the time slice. Less than Go's 10 ms by what the monitor may come late, which is up to 5 ms where goroutines
 /// compute on all CPUs.
 const SLICE_NS: u64 = 5_000_000;
+/// Of which its thread has computed so much at least: where there are more threads than CPUs, one whose turns take microseconds may
+/// wait for the CPU for longer than a slice, and so would any thread that took its place.
+const COMPUTED_NS: u64 = SLICE_NS / 4;
 /// A monitor that comes so late has not had the CPU, and neither may have others.
 const OVERSLEPT_NS: u64 = 4_000_000;
 
@@ -196,6 +202,8 @@ struct Record {
     since: u64,
     /// It has been seen like this more than once while goroutines waited.
     again: bool,
+    /// The CPU time of its thread when that was first so, in nanoseconds.
+    used: Option<u64>,
 }
 
 /// A P that is to be taken.
@@ -378,6 +386,7 @@ impl Monitor {
                 blocking,
                 since: now,
                 again: false,
+                used: None,
             };
             if i == self.records.len() {
                 self.records.push(fresh.clone());
@@ -418,7 +427,11 @@ impl Monitor {
                 // Somebody else can take what waits here.
                 idle::wake_one(sched);
             }
-            seen.suspicious |= !mem::replace(&mut record.again, true);
+            let tid = m.tid.load(Relaxed);
+            if !mem::replace(&mut record.again, true) {
+                seen.suspicious = true;
+                record.used = os::cpu_time(tid);
+            }
             let still = now - record.since;
             let limit = if declared { DECLARED_NS } else { UNDECLARED_NS };
             if still < limit {
@@ -426,13 +439,15 @@ impl Monitor {
             }
             let cause = if declared {
                 Cause::Declared
-            } else if self.probes.sleeps(m.tid.load(Relaxed)) == Some(true) {
+            } else if blocks(&mut self.probes, m) {
                 Cause::Undeclared
-            } else if still >= SLICE_NS {
-                Cause::Hog
             } else {
-                seen.slice_ends = seen.slice_ends.min(SLICE_NS - still);
-                continue;
+                let left = to_hog(still, record.used, || os::cpu_time(tid));
+                if left > 0 {
+                    seen.slice_ends = seen.slice_ends.min(left);
+                    continue;
+                }
+                Cause::Hog
             };
             let since = record.since;
             suspects.push(Suspect {
@@ -595,6 +610,23 @@ impl Monitor {
     }
 }
 
+/// Whether the thread of `m` sleeps in the kernel, as far as is known, and not for a lock of the runtime.
+fn blocks(probes: &mut Probes, m: &M) -> bool {
+    let waits = m.latch().lock_waits();
+    let sleeps = waits.is_multiple_of(2) && probes.sleeps(m.tid.load(Relaxed)) == Some(true);
+    sleeps && m.latch().lock_waits() == waits // else it was for a lock, and has got it
+}
+
+/// How many nanoseconds at least until a thread passes for a hog that has stood `still` for so long: it had `used` so much of the CPU
+/// when it was first seen to, and has used what `cpu_time` says by now. What the system does not say does not count.
+fn to_hog(still: u64, used: Option<u64>, cpu_time: impl FnOnce() -> Option<u64>) -> u64 {
+    if still < SLICE_NS {
+        return SLICE_NS - still;
+    }
+    let computed = used.zip(cpu_time()).map(|(then, now)| now.saturating_sub(then));
+    computed.map_or(0, |computed| COMPUTED_NS.saturating_sub(computed))
+}
+
 /// How many on the ring a P keeps to itself that gave so many turns in `elapsed` nanoseconds.
 fn kept(turns: u64, elapsed: u64) -> u32 {
     let soon = turns.saturating_mul(KEPT_NS) / elapsed.max(1);
@@ -655,9 +687,9 @@ pub(crate) fn block_signals() {
 
 #[cfg(test)]
 mod tests {
-    use super::{find, sched};
-    use crate::m;
-    use std::sync::atomic::Ordering::SeqCst;
+    use super::*;
+    use crate::{go, lock, m};
+    use std::{sync::mpsc, thread};
 
     /// The monitor may have looked, and gone to sleep, while the goroutines were on no queue.
     #[test]
@@ -674,5 +706,50 @@ mod tests {
             // Now and then it has woken by itself in between.
             assert!((0..1_000).any(wakes));
         });
+    }
+    #[test]
+    fn a_hog_is_who_computes_for_a_slice() {
+        let hog_in = |still, used: Option<u64>, now| to_hog(still, used, || now);
+        assert_eq!(hog_in(SLICE_NS - 7, Some(0), Some(SLICE_NS)), 7);
+        assert_eq!(hog_in(SLICE_NS, Some(9), Some(9 + COMPUTED_NS)), 0);
+        assert_eq!(hog_in(9 * SLICE_NS, Some(9), Some(9 + COMPUTED_NS - 3)), 3);
+        assert_eq!(
+            hog_in(9 * SLICE_NS, Some(9), Some(9)),
+            COMPUTED_NS,
+            "it waits for its CPU"
+        );
+        assert_eq!(hog_in(SLICE_NS, Some(9), None), 0, "nobody knows");
+        assert_eq!(hog_in(SLICE_NS, None, Some(9)), 0);
+    }
+
+    #[test]
+    fn who_waits_for_a_lock_of_the_runtime_does_not_block() {
+        static LOCK: lock::Mutex<()> = lock::Mutex::new(());
+        let held = LOCK.lock();
+        let (tell, told) = mpsc::channel();
+        let (seen, end) = mpsc::channel::<()>();
+        let waiter = go!(move || {
+            tell.send(m::current().expect("who runs a goroutine is an M")).unwrap();
+            drop(LOCK.lock());
+            end.recv().unwrap_err();
+        });
+        let m = told.recv().unwrap();
+        while m.latch().lock_waits() == 0 {
+            thread::yield_now();
+        }
+        let (mut probes, mut asleep) = (Probes::default(), 0);
+        while asleep < 20 {
+            match probes.sleeps(m.tid.load(Relaxed)) {
+                Some(sleeps) => asleep += u32::from(sleeps),
+                None => return, // the system does not say
+            }
+            assert!(!blocks(&mut probes, m));
+        }
+        drop(held);
+        while !blocks(&mut probes, m) {
+            thread::yield_now();
+        }
+        drop(seen);
+        waiter.join().unwrap();
     }
 }
