@@ -51,7 +51,7 @@ fn on_the_monitor() -> bool {
 const FIRST: usize = 500;
 /// Fewer where each costs two switches of threads.
 static ROUNDS: LazyLock<usize> = LazyLock::new(|| match std::env::var("BATON_FORCE_MIGRATION").as_deref() {
-    Ok("1") => 4_000,
+    Ok("1") => 2_000,
     _ => 20_000,
 });
 const HOUR: Duration = Duration::from_secs(3600);
