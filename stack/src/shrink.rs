@@ -7,7 +7,8 @@
 //!
 //! Nobody asks the kernel first whether there are such pages: to take none away costs as much as the question. But who has been
 //! parked for a second keeps its first 16 KiB, so that one who was never deep loses nothing, and of those of whom nobody
-//! knows how deep they were some thousands have their turn at a time.
+//! knows how deep they were some thousands have their turn at a time. Of a million stacks only some are looked at in a call, so that the
+//! calls of a program that runs cost next to nothing whatever is parked.
 //!
 //! A goroutine that was deep and waits near the top of its stack has memory below that nobody needs. Its stack is the
 //! goroutine's, and may go on at any moment; so whoever takes pages away must keep it from doing so, and that must
@@ -46,6 +47,7 @@ use baton_alloc::{
     scavenge::{self, Release},
 };
 use core::{
+    cell::Cell,
     hint, iter, mem, ptr,
     sync::atomic::{
         AtomicPtr, AtomicUsize,
@@ -56,15 +58,20 @@ use core::{
 
 /// How far below the stack pointer that a goroutine parked with the switch may have gone: a few frames, less than that.
 const BELOW: usize = 1 << 10;
-/// Goroutines that lose pages in one round because they have been parked for long: about 10 ms of work.
-const PER_ROUND: usize = 8192;
+/// Goroutines that lose pages in one call because they have been parked for long: about 10 ms of work.
+const PER_CALL: usize = 8192;
+/// Stacks that are looked at in one such call, parked or not: about 5 ms, since hardly any is in a cache.
+const LOOKS: usize = if cfg!(test) { 16 } else { 1 << 16 };
 /// Stacks that are claimed for one barrier.
 const BATCH: usize = 64;
 
 /// Held by who shrinks.
 static SHRINK: Lock = Lock::new();
-/// Calls for what is unused so far.
+/// Walks along all stacks so far, by calls for what is unused: each goes on where the one before stopped, and one is enough for as many
+/// stacks as most programs have.
 static ROUND: AtomicUsize = AtomicUsize::new(0);
+/// Where the walk goes on; null: at the newest, and it is another one. Under [`SHRINK`].
+static NEXT: AtomicPtr<Desc> = AtomicPtr::new(ptr::null_mut());
 /// Every stack that was ever made, the last one first.
 static ALL: AtomicPtr<Desc> = AtomicPtr::new(ptr::null_mut());
 
@@ -95,9 +102,14 @@ pub fn each(see: &mut dyn FnMut(&'static Desc)) {
 
 /// All stacks, the newest first.
 fn all() -> impl Iterator<Item = &'static Desc> {
+    from(ALL.load(Acquire))
+}
+
+/// The stack at `desc` and all that are older.
+fn from(desc: *mut Desc) -> impl Iterator<Item = &'static Desc> {
     // SAFETY: null or a descriptor; those are never freed.
-    let at = |desc: &AtomicPtr<Desc>| unsafe { desc.load(Acquire).as_ref() };
-    iter::successors(at(&ALL), move |desc: &&'static Desc| at(&desc.older))
+    let at = |desc: *mut Desc| unsafe { desc.as_ref() };
+    iter::successors(at(desc), move |desc: &&'static Desc| at(desc.older.load(Acquire)))
 }
 
 /// Enters a new stack into the list of all.
@@ -178,17 +190,27 @@ impl Desc {
     }
 }
 
-/// Gives memory back that stacks keep and nobody uses: with [`Release::Unused`] what has not been used for about a second,
+/// Gives memory back that stacks keep and nobody uses: with [`Release::Unused`] what has not been used for about a second (of parked
+/// goroutines, since the walk before the last),
 /// with [`Release::All`] everything. The scavenger calls it; so does
 /// [`Alloc::release_free`](baton_alloc::Alloc::release_free).
 fn release_memory(how: Release) {
     SHRINK.with_long(|| {
-        let round = match how {
-            Release::Unused => ROUND.fetch_add(1, Relaxed) + 1,
-            Release::All => ROUND.load(Relaxed),
-        };
         pool::release_free(how);
-        shrink_parked(how, round);
+        match how {
+            Release::Unused => {
+                let next = NEXT.load(Relaxed);
+                if next.is_null() {
+                    ROUND.fetch_add(1, Relaxed);
+                }
+                let first = if next.is_null() { ALL.load(Acquire) } else { next };
+                let next = Cell::new(ptr::null_mut());
+                let stacks = from(first).inspect(|desc| next.set(desc.older.load(Acquire)));
+                shrink_parked(how, stacks.take(LOOKS), PER_CALL);
+                NEXT.store(next.get(), Relaxed);
+            }
+            Release::All => shrink_parked(how, all(), usize::MAX),
+        }
     });
 }
 
@@ -214,13 +236,10 @@ fn is_wanted(desc: &Desc, parked: usize, how: Release, round: usize) -> bool {
         }
 }
 
-/// Takes from parked goroutines what lies below them. Under `SHRINK`.
-fn shrink_parked(how: Release, round: usize) {
-    let most = match how {
-        Release::All => usize::MAX,
-        Release::Unused => PER_ROUND,
-    };
-    let wanted = all().filter(|desc| is_wanted(desc, desc.parked.load(Relaxed), how, round));
+/// Takes from the goroutines that are parked on `stacks`, but for `most` at most, what lies below them. Under `SHRINK`.
+fn shrink_parked(how: Release, stacks: impl Iterator<Item = &'static Desc>, most: usize) {
+    let round = ROUND.load(Relaxed);
+    let wanted = stacks.filter(|desc| is_wanted(desc, desc.parked.load(Relaxed), how, round));
     let mut stacks = wanted.take(most);
     loop {
         let mut batch = [None; BATCH];
@@ -244,6 +263,39 @@ fn shrink_parked(how: Release, round: usize) {
         }
         if !seen_by_all {
             return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Spec, acquire_class, release};
+
+    #[test]
+    fn many_have_their_turn_a_few_at_a_time() {
+        const STACKS: usize = 7 * LOOKS / 2; // a walk of four calls, as many as `parked` tells apart
+        let spec = Spec::with_growth(3 << 20, StackGrowth::Trap).unwrap();
+        let class = Class::holding(256 << 10);
+        let stacks: Vec<_> = (0..STACKS).map(|_| acquire_class(spec, class).unwrap()).collect();
+        for stack in &stacks {
+            stack.desc().set_parked(stack.desc().base() - BELOW);
+        }
+        let lean = || {
+            let gone = |desc: &Desc| desc.parked.load(Relaxed) & LEAN != 0;
+            stacks.iter().filter(|stack| gone(stack.desc())).count()
+        };
+        let mut before = 0;
+        for _ in 0..20 {
+            release_memory(Release::Unused);
+            let now = lean();
+            assert!(now - before <= LOOKS, "{now} after {before}");
+            before = now;
+        }
+        assert_eq!(before, STACKS);
+        for stack in stacks {
+            stack.desc().set_running();
+            release(stack);
         }
     }
 }
