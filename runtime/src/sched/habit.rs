@@ -32,7 +32,7 @@ const LIGHT_US: i64 = 100;
 /// What a thread had done when a goroutine without a P was looked at last.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Seen {
-    /// Times that it had gone to sleep in the kernel.
+    /// Times that it had gone to sleep in the kernel, but for a lock of the runtime.
     sleeps: i64,
     /// CPU time, in microseconds.
     cpu: i64,
@@ -46,7 +46,7 @@ pub(crate) struct Seen {
 pub(super) fn before_turn(m: &'static M) {
     m.seen.set(None);
     if idle::somebody_waits(m) && idle::give_up_p(m) {
-        m.seen.set(Some(look()));
+        m.seen.set(Some(look(m)));
         metrics::count(&m.sched.sysmon.foreseen);
     }
 }
@@ -65,7 +65,7 @@ pub(super) fn goes_on(m: &'static M) -> bool {
         }
         return false;
     };
-    let now = look();
+    let now = look(m);
     let slept = now.sleeps != before.sleeps;
     body.blocks.set(slept);
     if slept || !before.slept {
@@ -84,7 +84,7 @@ pub(super) fn after_end(m: &'static M) {
     if let Some(before) = m.seen.take()
         && !before.slept
     {
-        learn(m, look().sleeps != before.sleeps);
+        learn(m, look(m).sleeps != before.sleeps);
     }
 }
 
@@ -95,8 +95,8 @@ fn learn(m: &'static M, slept: bool) {
     }
 }
 
-/// What this thread has done so far.
-fn look() -> Seen {
+/// What this thread, which is that of `m`, has done so far.
+fn look(m: &M) -> Seen {
     let mut usage = MaybeUninit::<libc::rusage>::zeroed();
     // SAFETY: fills a struct that lives here; all its values may be zero, should the call fail.
     let usage = unsafe {
@@ -105,7 +105,7 @@ fn look() -> Seen {
     };
     let us = |time: libc::timeval| time.tv_sec * 1_000_000 + time.tv_usec;
     Seen {
-        sleeps: usage.ru_nvcsw,
+        sleeps: usage.ru_nvcsw - i64::from(m.latch().lock_waits() / 2),
         cpu: us(usage.ru_utime) + us(usage.ru_stime),
         slept: false,
     }
