@@ -5,18 +5,15 @@
 //! ```
 //!
 //! Every connection has two goroutines, one at each end. The client sends a message and reads it back, [`ROUNDS`] times. The code is
-//! that of a server with a thread for each connection; the sockets are inside [`Pollable`]s, so who waits parks.
+//! that of a server with a thread for each connection, but for where the sockets come from: who waits on these parks.
 
 use baton::{
     go,
-    io::Pollable,
-    sync::{ArcPermit, Semaphore},
+    net::{SocketAddr, TcpListener, TcpStream},
 };
 use std::{
     env, fs,
     io::{self, Read, Write},
-    net::{TcpListener, TcpStream},
-    sync::Arc,
     time::Instant,
 };
 
@@ -33,7 +30,7 @@ const MESSAGE: usize = 64;
 const CONNECTIONS: usize = 400;
 
 /// Sends back what comes, until the other end is closed.
-fn serve(mut stream: &Pollable<TcpStream>) -> io::Result<()> {
+fn serve(mut stream: TcpStream) -> io::Result<()> {
     let mut bytes = [0; 4096];
     loop {
         match stream.read(&mut bytes)? {
@@ -43,17 +40,17 @@ fn serve(mut stream: &Pollable<TcpStream>) -> io::Result<()> {
     }
 }
 
-fn accept(listener: &Pollable<TcpListener>) -> io::Result<()> {
-    loop {
-        let (stream, _) = listener.read_with(TcpListener::accept)?;
-        go!(move || serve(&Pollable::new(stream)?));
+fn accept(listener: &TcpListener) -> io::Result<()> {
+    for stream in listener.incoming() {
+        go!(serve(stream?));
     }
+    Ok(())
 }
 
 /// How many messages came back as they were.
-fn talk(mut stream: Pollable<TcpStream>, number: usize, begins: ArcPermit) -> io::Result<u64> {
-    stream.get_ref().set_nodelay(true)?;
-    let mut begins = Some(begins);
+fn talk(address: SocketAddr, number: usize) -> io::Result<u64> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_nodelay(true)?;
     let mut equal = 0;
     for round in 0..ROUNDS {
         let message = [(number as u64 + round) as u8; MESSAGE];
@@ -61,7 +58,6 @@ fn talk(mut stream: Pollable<TcpStream>, number: usize, begins: ArcPermit) -> io
         stream.write_all(&message)?;
         stream.read_exact(&mut back)?;
         equal += u64::from(back == message);
-        begins.take(); // the server has accepted this one
     }
     Ok(equal)
 }
@@ -71,19 +67,16 @@ fn main() -> io::Result<()> {
     let connections = env::args()
         .nth(1)
         .map_or(CONNECTIONS, |n| n.parse().expect("a number of connections"));
-    let listener = Pollable::new(TcpListener::bind("127.0.0.1:0")?)?;
-    let address = listener.get_ref().local_addr()?;
-    go!(move || accept(&listener));
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?;
+    go!(move || {
+        if let Err(error) = accept(&listener) {
+            eprintln!("no more connections: {error}; each takes two descriptors, of which `ulimit -n` is the limit");
+        }
+    });
 
-    // A listener of std keeps 128 that it has not accepted; who comes beyond that tries again after a second.
-    let beginners = Arc::new(Semaphore::new(100));
-    let mut clients = Vec::new();
     let start = Instant::now();
-    for number in 0..connections {
-        let permit = beginners.acquire_arc(1);
-        let stream = Pollable::new(TcpStream::connect(address)?)?;
-        clients.push(go!(talk(stream, number, permit)));
-    }
+    let clients: Vec<_> = (0..connections).map(|number| go!(talk(address, number))).collect();
     let mut messages = 0;
     let mut threads = 0;
     for client in clients {

@@ -148,7 +148,7 @@ impl<T: AsFd> Pollable<T> {
     ///
     /// Those of `read`, but for `WouldBlock`, and for `Interrupted`, after which it is tried again at once.
     pub fn read_with<R>(&self, read: impl FnMut(&T) -> Result<R>) -> Result<R> {
-        self.with(Interest::Read, read)
+        self.with(Interest::Read, || Ok(Until::FOREVER), read)
     }
 
     /// Tries `write`, waits as long as that would block until the file is writable, and tries again. As
@@ -158,14 +158,26 @@ impl<T: AsFd> Pollable<T> {
     ///
     /// Those of `write`, but for `WouldBlock` and `Interrupted`.
     pub fn write_with<R>(&self, write: impl FnMut(&T) -> Result<R>) -> Result<R> {
-        self.with(Interest::Write, write)
+        self.with(Interest::Write, || Ok(Until::FOREVER), write)
     }
 
-    fn with<R>(&self, interest: Interest, mut operation: impl FnMut(&T) -> Result<R>) -> Result<R> {
+    /// Tries `operation` until it would not block, and waits in between, all in all until what the first wait is told.
+    pub(crate) fn with<R>(
+        &self,
+        interest: Interest,
+        until: impl FnOnce() -> Result<Until<'static>>,
+        mut operation: impl FnMut(&T) -> Result<R>,
+    ) -> Result<R> {
+        let (mut ask, mut told) = (Some(until), Until::FOREVER);
         loop {
             match operation(&self.file) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    self.wait_for_change(interest, Until::FOREVER);
+                    if let Some(until) = ask.take() {
+                        told = until()?;
+                    }
+                    if !self.wait_for_change(interest, told) {
+                        return Err(error);
+                    }
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 done => return done,

@@ -42,7 +42,7 @@
 //! | [`sync`] | locks, condition variables, semaphores, barriers, once, wait groups, pools |
 //! | [`stack`] | more stack for deep recursion |
 //! | [`time`] | sleeping, timers |
-//! | [`io`] | sockets and pipes that wait without a thread each |
+//! | [`net`], [`io`] | sockets as std's, and pipes, that wait without a thread each |
 //! | [`context`], [`errgroup`] | when to give up; goroutines that fail together |
 //! | [`block_on`](fn@block_on), [`block_on_within`] | futures in goroutines; `JoinHandle`, `Receiver`, `Timer` and `Ticker` are futures and streams |
 //! | [`testing`] | simulations: one thread, interleavings by seed, time that does not wait |
@@ -67,6 +67,7 @@ mod lock;
 mod m;
 mod macros;
 mod metrics;
+pub mod net;
 mod p;
 mod park;
 mod pinned;

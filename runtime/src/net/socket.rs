@@ -1,0 +1,248 @@
+//! What all sockets have in common: waiting as long as the program has said, and std's part.
+//!
+//! How long that is stands where std has it, in the kernel's part of the socket, which all clones share; so it is asked for only when there is
+//! something to wait for.
+
+use crate::{io::Pollable, sched::netpoll::Interest, sync::Until};
+use std::{
+    fmt,
+    io::{self, Result},
+    os::fd::{AsFd, AsRawFd},
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    time::Duration,
+};
+
+/// A socket of std's that does not block, and how its owner waits for it.
+pub(super) struct Socket<T: AsFd> {
+    file: Pollable<T>,
+    /// The program has asked for `WouldBlock` instead of waits.
+    never_waits: AtomicBool,
+}
+
+impl<T: AsFd> Socket<T> {
+    pub(super) fn new(socket: T) -> Result<Self> {
+        Ok(Pollable::new(socket)?.into())
+    }
+
+    /// std's part.
+    pub(super) fn std(&self) -> &T {
+        self.file.get_ref()
+    }
+
+    /// What others may wait for.
+    pub(super) fn file(&self) -> &Pollable<T> {
+        &self.file
+    }
+
+    pub(super) fn into_file(self) -> Pollable<T> {
+        self.file
+    }
+
+    pub(super) fn set_nonblocking(&self, nonblocking: bool) {
+        self.never_waits.store(nonblocking, Relaxed);
+    }
+
+    /// Tries `operation` until it would not block, and waits in between, for `timeout` in all.
+    pub(super) fn when_ready<R>(
+        &self,
+        interest: Interest,
+        timeout: impl FnOnce(&T) -> Result<Option<Duration>>,
+        operation: impl FnMut(&T) -> Result<R>,
+    ) -> Result<R> {
+        let until = || {
+            if self.never_waits.load(Relaxed) {
+                return Err(would_block());
+            }
+            Ok(timeout(self.std())?.map_or(Until::FOREVER, Until::timeout))
+        };
+        self.file.with(interest, until, operation)
+    }
+}
+
+impl<T: AsFd> From<Pollable<T>> for Socket<T> {
+    fn from(file: Pollable<T>) -> Self {
+        Self {
+            file,
+            never_waits: AtomicBool::new(false),
+        }
+    }
+}
+
+impl<T: AsFd + fmt::Debug> fmt::Debug for Socket<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.std().fmt(f)
+    }
+}
+
+/// Of what waits for ever.
+pub(super) fn for_ever<T>(_: &T) -> Result<Option<Duration>> {
+    Ok(None)
+}
+
+/// What std's sockets fail with when they would block, or have blocked for as long as they were to.
+fn would_block() -> io::Error {
+    io::Error::from_raw_os_error(libc::EAGAIN)
+}
+
+/// Has the system keep as many connections to a listener that are not accepted yet as it will.
+pub(super) fn listen_for_many(listener: &impl AsFd) -> Result<()> {
+    // SAFETY: a socket that listens already; the call changes how many may wait. More than the system allows is as much as it does.
+    match unsafe { libc::listen(listener.as_fd().as_raw_fd(), libc::c_int::MAX) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// The methods of a socket type that are std's; each is named with its arguments and what it gives.
+macro_rules! as_std {
+    ($std:ty { $($name:ident($($arg:ident: $type:ty),*) -> $result:ty;)* }) => { $(
+        #[doc = concat!("As [`", stringify!($name), "`](", stringify!($std), "::", stringify!($name), ") of std's.")]
+        ///
+        /// # Errors
+        ///
+        /// The same.
+        pub fn $name(&self, $($arg: $type),*) -> std::io::Result<$result> {
+            self.0.std().$name($($arg),*)
+        }
+    )* };
+}
+
+/// What is alike in all socket types: turning into std's and back, and what belongs to the descriptor.
+macro_rules! socket {
+    ($socket:ident, $std:ty) => {
+        impl $socket {
+            /// A socket of std's, which does not block from now on.
+            fn watched(socket: $std) -> std::io::Result<Self> {
+                Ok(Self($crate::net::socket::Socket::new(socket)?))
+            }
+
+            /// Another handle of the same socket.
+            ///
+            /// # Errors
+            ///
+            /// The limits on open files and on watched ones: see [`Pollable::new`](crate::io::Pollable::new).
+            pub fn try_clone(&self) -> std::io::Result<Self> {
+                Self::watched(self.0.std().try_clone()?)
+            }
+
+            /// Has what would wait on this handle fail with [`WouldBlock`](std::io::ErrorKind::WouldBlock) instead, or wait again.
+            ///
+            /// # Errors
+            ///
+            /// None; the result is std's.
+            pub fn set_nonblocking(&self, nonblocking: bool) -> std::io::Result<()> {
+                self.0.set_nonblocking(nonblocking);
+                Ok(())
+            }
+        }
+
+        /// As [`Pollable::new`](crate::io::Pollable::new).
+        impl TryFrom<$std> for $socket {
+            type Error = std::io::Error;
+
+            fn try_from(socket: $std) -> std::io::Result<Self> {
+                Self::watched(socket)
+            }
+        }
+
+        /// The socket blocks from then on, as std's do.
+        impl TryFrom<$socket> for $std {
+            type Error = std::io::Error;
+
+            fn try_from(socket: $socket) -> std::io::Result<Self> {
+                let socket = socket.0.into_file().into_inner()?;
+                socket.set_nonblocking(false)?;
+                Ok(socket)
+            }
+        }
+
+        /// For waits of other kinds, with a [`Context`](crate::context::Context) say.
+        impl AsRef<$crate::io::Pollable<$std>> for $socket {
+            fn as_ref(&self) -> &$crate::io::Pollable<$std> {
+                self.0.file()
+            }
+        }
+
+        impl std::os::fd::AsFd for $socket {
+            fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+                self.0.std().as_fd()
+            }
+        }
+
+        impl std::os::fd::AsRawFd for $socket {
+            fn as_raw_fd(&self) -> std::os::fd::RawFd {
+                self.0.std().as_raw_fd()
+            }
+        }
+    };
+}
+
+/// Reading from a stream and writing to it, by whoever has a reference.
+macro_rules! stream {
+    ($stream:ident, $std:ty) => {
+        impl $stream {
+            fn when_readable<R>(&self, read: impl FnMut(&$std) -> std::io::Result<R>) -> std::io::Result<R> {
+                self.0
+                    .when_ready($crate::sched::netpoll::Interest::Read, <$std>::read_timeout, read)
+            }
+
+            fn when_writable<R>(&self, write: impl FnMut(&$std) -> std::io::Result<R>) -> std::io::Result<R> {
+                self.0.when_ready(
+                    $crate::sched::netpoll::Interest::Write,
+                    <$std>::write_timeout,
+                    write,
+                )
+            }
+        }
+
+        impl std::io::Read for &$stream {
+            fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
+                self.when_readable(|mut stream| stream.read(buf))
+            }
+
+            fn read_vectored(&mut self, bufs: &mut [std::io::IoSliceMut<'_>]) -> std::io::Result<usize> {
+                self.when_readable(|mut stream| stream.read_vectored(bufs))
+            }
+        }
+
+        impl std::io::Read for $stream {
+            fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
+                (&*self).read(buf)
+            }
+
+            fn read_vectored(&mut self, bufs: &mut [std::io::IoSliceMut<'_>]) -> std::io::Result<usize> {
+                (&*self).read_vectored(bufs)
+            }
+        }
+
+        impl std::io::Write for &$stream {
+            fn write(&mut self, buf: &[u8]) -> std::io::Result<usize> {
+                self.when_writable(|mut stream| stream.write(buf))
+            }
+
+            fn write_vectored(&mut self, bufs: &[std::io::IoSlice<'_>]) -> std::io::Result<usize> {
+                self.when_writable(|mut stream| stream.write_vectored(bufs))
+            }
+
+            fn flush(&mut self) -> std::io::Result<()> {
+                Ok(())
+            }
+        }
+
+        impl std::io::Write for $stream {
+            fn write(&mut self, buf: &[u8]) -> std::io::Result<usize> {
+                (&*self).write(buf)
+            }
+
+            fn write_vectored(&mut self, bufs: &[std::io::IoSlice<'_>]) -> std::io::Result<usize> {
+                (&*self).write_vectored(bufs)
+            }
+
+            fn flush(&mut self) -> std::io::Result<()> {
+                Ok(())
+            }
+        }
+    };
+}
+
+pub(super) use {as_std, socket, stream};

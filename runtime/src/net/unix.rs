@@ -1,0 +1,245 @@
+//! Sockets within the machine.
+
+use super::socket::{Socket, as_std, for_ever, listen_for_many, socket, stream};
+use crate::{blocking, sched::netpoll::Interest};
+use std::{
+    io::{self, Result},
+    iter::FusedIterator,
+    net::Shutdown,
+    os::unix::net::{self as std_unix, SocketAddr},
+    path::Path,
+    time::Duration,
+};
+
+/// A stream within the machine: [`std::os::unix::net::UnixStream`], on which goroutines wait without a thread each.
+///
+/// ```
+/// use baton::{go, net::UnixStream};
+/// use std::io::{Read, Write};
+///
+/// baton::run(|| {
+///     let (mut one, mut other) = UnixStream::pair()?;
+///     go!(move || one.write_all(b"hello"));
+///     let mut said = String::new();
+///     other.read_to_string(&mut said)?;
+///     assert_eq!(said, "hello");
+///     std::io::Result::Ok(())
+/// })
+/// .unwrap();
+/// ```
+#[derive(Debug)]
+pub struct UnixStream(Socket<std_unix::UnixStream>);
+
+socket!(UnixStream, std_unix::UnixStream);
+stream!(UnixStream, std_unix::UnixStream);
+
+impl UnixStream {
+    /// Connects to the listener at `path`. That keeps the thread while the listener has more connections to accept than it may.
+    ///
+    /// # Errors
+    ///
+    /// What the system says, and the limits of [`Pollable::new`](crate::io::Pollable::new).
+    pub fn connect<P: AsRef<Path>>(path: P) -> Result<Self> {
+        Self::watched(blocking(|| std_unix::UnixStream::connect(path))?)
+    }
+
+    /// As [`connect`](Self::connect), to an address that may be no path.
+    ///
+    /// # Errors
+    ///
+    /// The same.
+    pub fn connect_addr(address: &SocketAddr) -> Result<Self> {
+        Self::watched(blocking(|| std_unix::UnixStream::connect_addr(address))?)
+    }
+
+    /// Two that are connected.
+    ///
+    /// # Errors
+    ///
+    /// The limits of [`Pollable::new`](crate::io::Pollable::new).
+    pub fn pair() -> Result<(Self, Self)> {
+        let (one, other) = std_unix::UnixStream::pair()?;
+        Ok((Self::watched(one)?, Self::watched(other)?))
+    }
+
+    as_std!(std::os::unix::net::UnixStream {
+        local_addr() -> SocketAddr;
+        peer_addr() -> SocketAddr;
+        set_read_timeout(timeout: Option<Duration>) -> ();
+        set_write_timeout(timeout: Option<Duration>) -> ();
+        read_timeout() -> Option<Duration>;
+        write_timeout() -> Option<Duration>;
+        take_error() -> Option<io::Error>;
+        shutdown(how: Shutdown) -> ();
+    });
+}
+
+/// A socket to which others within the machine connect: [`std::os::unix::net::UnixListener`], on which goroutines wait without a thread
+/// each.
+#[derive(Debug)]
+pub struct UnixListener(Socket<std_unix::UnixListener>);
+
+socket!(UnixListener, std_unix::UnixListener);
+
+impl UnixListener {
+    /// Listens at `path`, where nothing is yet.
+    ///
+    /// # Errors
+    ///
+    /// What the system says, and the limits of [`Pollable::new`](crate::io::Pollable::new).
+    pub fn bind<P: AsRef<Path>>(path: P) -> Result<Self> {
+        Self::listening(std_unix::UnixListener::bind(path)?)
+    }
+
+    /// As [`bind`](Self::bind), at an address that may be no path.
+    ///
+    /// # Errors
+    ///
+    /// The same.
+    pub fn bind_addr(address: &SocketAddr) -> Result<Self> {
+        Self::listening(std_unix::UnixListener::bind_addr(address)?)
+    }
+
+    fn listening(listener: std_unix::UnixListener) -> Result<Self> {
+        listen_for_many(&listener)?;
+        Self::watched(listener)
+    }
+
+    /// Waits for the next connection, and says where it comes from.
+    ///
+    /// # Errors
+    ///
+    /// What the system says, and the limits of [`Pollable::new`](crate::io::Pollable::new).
+    pub fn accept(&self) -> Result<(UnixStream, SocketAddr)> {
+        let accept = std_unix::UnixListener::accept;
+        let (stream, address) = self.0.when_ready(Interest::Read, for_ever, accept)?;
+        Ok((UnixStream::watched(stream)?, address))
+    }
+
+    /// All connections, one after the other. Never ends.
+    #[must_use]
+    pub fn incoming(&self) -> UnixIncoming<'_> {
+        UnixIncoming(self)
+    }
+
+    as_std!(std::os::unix::net::UnixListener {
+        local_addr() -> SocketAddr;
+        take_error() -> Option<io::Error>;
+    });
+}
+
+/// The connections to a [`UnixListener`], as they come.
+#[derive(Debug)]
+pub struct UnixIncoming<'a>(&'a UnixListener);
+
+impl Iterator for UnixIncoming<'_> {
+    type Item = Result<UnixStream>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        Some(self.0.accept().map(|(stream, _)| stream))
+    }
+}
+
+impl FusedIterator for UnixIncoming<'_> {}
+
+/// A socket for datagrams within the machine: [`std::os::unix::net::UnixDatagram`], on which goroutines wait without a thread each.
+#[derive(Debug)]
+pub struct UnixDatagram(Socket<std_unix::UnixDatagram>);
+
+socket!(UnixDatagram, std_unix::UnixDatagram);
+
+impl UnixDatagram {
+    /// A socket at `path`, where nothing is yet.
+    ///
+    /// # Errors
+    ///
+    /// What the system says, and the limits of [`Pollable::new`](crate::io::Pollable::new).
+    pub fn bind<P: AsRef<Path>>(path: P) -> Result<Self> {
+        Self::watched(std_unix::UnixDatagram::bind(path)?)
+    }
+
+    /// A socket without an address.
+    ///
+    /// # Errors
+    ///
+    /// The limits of [`Pollable::new`](crate::io::Pollable::new).
+    pub fn unbound() -> Result<Self> {
+        Self::watched(std_unix::UnixDatagram::unbound()?)
+    }
+
+    /// Two that are connected.
+    ///
+    /// # Errors
+    ///
+    /// The limits of [`Pollable::new`](crate::io::Pollable::new).
+    pub fn pair() -> Result<(Self, Self)> {
+        let (one, other) = std_unix::UnixDatagram::pair()?;
+        Ok((Self::watched(one)?, Self::watched(other)?))
+    }
+
+    /// Sends to the socket at `path`, and receives from it alone, from now on.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn connect<P: AsRef<Path>>(&self, path: P) -> Result<()> {
+        self.0.std().connect(path)
+    }
+
+    /// Waits for a datagram; gives its length, of which what `buf` does not hold is lost, and where it comes from.
+    ///
+    /// # Errors
+    ///
+    /// What the system says; `WouldBlock` when the read timeout is over.
+    pub fn recv_from(&self, buf: &mut [u8]) -> Result<(usize, SocketAddr)> {
+        self.when_readable(|socket| socket.recv_from(buf))
+    }
+
+    /// As [`recv_from`](Self::recv_from), without saying where it comes from.
+    ///
+    /// # Errors
+    ///
+    /// The same.
+    pub fn recv(&self, buf: &mut [u8]) -> Result<usize> {
+        self.when_readable(|socket| socket.recv(buf))
+    }
+
+    /// Sends a datagram to the socket at `path`; waits until there is room for it.
+    ///
+    /// # Errors
+    ///
+    /// What the system says; `WouldBlock` when the write timeout is over.
+    pub fn send_to<P: AsRef<Path>>(&self, buf: &[u8], path: P) -> Result<usize> {
+        self.when_writable(|socket| socket.send_to(buf, &path))
+    }
+
+    /// Sends a datagram to whom the socket is [connected](Self::connect) to.
+    ///
+    /// # Errors
+    ///
+    /// As [`send_to`](Self::send_to).
+    pub fn send(&self, buf: &[u8]) -> Result<usize> {
+        self.when_writable(|socket| socket.send(buf))
+    }
+
+    fn when_readable<R>(&self, read: impl FnMut(&std_unix::UnixDatagram) -> Result<R>) -> Result<R> {
+        let timeout = std_unix::UnixDatagram::read_timeout;
+        self.0.when_ready(Interest::Read, timeout, read)
+    }
+
+    fn when_writable<R>(&self, write: impl FnMut(&std_unix::UnixDatagram) -> Result<R>) -> Result<R> {
+        let timeout = std_unix::UnixDatagram::write_timeout;
+        self.0.when_ready(Interest::Write, timeout, write)
+    }
+
+    as_std!(std::os::unix::net::UnixDatagram {
+        local_addr() -> SocketAddr;
+        peer_addr() -> SocketAddr;
+        set_read_timeout(timeout: Option<Duration>) -> ();
+        set_write_timeout(timeout: Option<Duration>) -> ();
+        read_timeout() -> Option<Duration>;
+        write_timeout() -> Option<Duration>;
+        take_error() -> Option<io::Error>;
+        shutdown(how: Shutdown) -> ();
+    });
+}

@@ -1,0 +1,323 @@
+//! Sockets as std's: the same results, errors, timeouts and non-blocking calls, without a thread for each that waits.
+
+use baton::{
+    go,
+    io::Pollable,
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket, UnixDatagram, UnixListener, UnixStream},
+    testing::Simulation,
+    time,
+};
+use std::{
+    env, fs,
+    io::{ErrorKind, IoSlice, IoSliceMut, Read, Result, Write},
+    net::{self as std_net, Ipv4Addr, SocketAddrV4},
+    os::{
+        fd::AsRawFd,
+        linux::net::SocketAddrExt,
+        unix::net::{self as std_unix, SocketAddr as UnixAddr},
+    },
+    process, thread,
+    time::{Duration, Instant},
+};
+
+mod child;
+
+#[global_allocator]
+static ALLOC: baton::Alloc = baton::Alloc;
+
+const SHORT: Duration = Duration::from_millis(10);
+
+/// Answers each connection with what it says, in capitals.
+fn shouts(listener: TcpListener) -> SocketAddr {
+    let address = listener.local_addr().unwrap();
+    go!(move || {
+        for stream in listener.incoming() {
+            go!(move || -> Result<()> {
+                let (mut stream, mut said) = (stream?, String::new());
+                (&stream).read_to_string(&mut said)?;
+                stream.write_all(said.to_uppercase().as_bytes())
+            });
+        }
+    });
+    address
+}
+
+/// What comes back for `words`.
+fn say(stream: &TcpStream, words: &str) -> Result<String> {
+    let (mut stream, mut back) = (stream, String::new());
+    stream.write_all(words.as_bytes())?;
+    stream.shutdown(Shutdown::Write)?;
+    stream.read_to_string(&mut back)?;
+    Ok(back)
+}
+
+/// A port that is taken, and at which nobody listens as long as this stream is there: connecting to it is refused.
+fn no_listener() -> TcpStream {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    TcpStream::connect(listener.local_addr().unwrap()).unwrap()
+}
+
+/// Hundreds connect, write and read at a time, all of which waits; more than a listener of std's would keep.
+#[test]
+fn hundreds_are_served_without_a_thread_each() {
+    const CLIENTS: usize = 300;
+    let ran = child::run("hundreds_are_served_without_a_thread_each", &[], &[], || {
+        baton::run(|| {
+            let address = shouts(TcpListener::bind(("localhost", 0)).unwrap());
+            let clients: Vec<_> = (0..CLIENTS)
+                .map(|n| {
+                    go!(move || {
+                        let stream = TcpStream::connect(address).unwrap();
+                        time::sleep(SHORT); // all are there at once
+                        let words = format!("number {n} ").repeat(5_000); // more than the system takes at once
+                        assert!(say(&stream, &words).unwrap() == words.to_uppercase());
+                    })
+                })
+                .collect();
+            let mut threads = 0;
+            for client in clients {
+                threads = threads.max(fs::read_dir("/proc/self/task").unwrap().count());
+                client.join().unwrap();
+            }
+            assert!(threads < CLIENTS / 3, "{threads} threads");
+        });
+    });
+    ran.succeeded();
+}
+
+#[test]
+fn who_does_not_listen_refuses_and_who_does_not_answer_times_out() {
+    baton::run(|| {
+        let no_listener = no_listener();
+        let nobody_at = no_listener.local_addr().unwrap();
+        let refused = TcpStream::connect(nobody_at).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+        let refused = TcpStream::connect_timeout(&nobody_at, Duration::from_secs(60)).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+        let error = TcpStream::connect_timeout(&nobody_at, Duration::ZERO).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+
+        // The first address that works is taken.
+        let address = shouts(TcpListener::bind("127.0.0.1:0").unwrap());
+        let stream = TcpStream::connect(&[nobody_at, address][..]).unwrap();
+        assert_eq!(stream.peer_addr().unwrap(), address);
+        assert_eq!(say(&stream, "second").unwrap(), "SECOND");
+        let none = TcpStream::connect(&[][..]).unwrap_err();
+        assert_eq!(none.kind(), ErrorKind::InvalidInput);
+
+        // A listener of std's that is full does not answer.
+        let full = std_net::TcpListener::bind("127.0.0.1:0").unwrap();
+        // SAFETY: a socket that listens.
+        assert_eq!(unsafe { libc::listen(full.as_raw_fd(), 0) }, 0);
+        let address = full.local_addr().unwrap();
+        let start = Instant::now();
+        let mut waiting = Vec::new();
+        let error = loop {
+            match TcpStream::connect_timeout(&address, SHORT) {
+                Ok(stream) => waiting.push(stream),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.kind(), ErrorKind::TimedOut);
+        assert!(start.elapsed() >= SHORT && waiting.len() < 10, "{}", waiting.len());
+    });
+}
+
+#[test]
+fn timeouts_are_those_of_std() {
+    baton::run(|| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        assert_eq!(
+            (stream.read_timeout().unwrap(), stream.write_timeout().unwrap()),
+            (None, None)
+        );
+        assert_eq!(
+            stream.set_read_timeout(Some(Duration::ZERO)).unwrap_err().kind(),
+            ErrorKind::InvalidInput
+        );
+
+        // A clone shares them, as with std.
+        let clone = stream.try_clone().unwrap();
+        clone.set_read_timeout(Some(SHORT)).unwrap();
+        clone.set_write_timeout(Some(SHORT)).unwrap();
+        assert!(stream.read_timeout().unwrap().unwrap() >= SHORT);
+        let start = Instant::now();
+        let error = (&stream).read(&mut [0]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::WouldBlock);
+        assert!(start.elapsed() >= SHORT);
+        let error = stream.peek(&mut [0]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::WouldBlock);
+
+        // Nobody reads: at some point there is no more room.
+        let error = loop {
+            if let Err(error) = (&stream).write(&[0; 65_536]) {
+                break error;
+            }
+        };
+        assert_eq!(error.kind(), ErrorKind::WouldBlock);
+        stream.set_write_timeout(None).unwrap();
+        let writer = go!(move || (&stream).write(&[0; 1 << 20]));
+        let (mut other, _) = listener.accept().unwrap();
+        drop(clone);
+        let mut bytes = vec![0; 1 << 20];
+        while other.read(&mut bytes).unwrap() > 0 {} // until the writer has had room, and is gone
+        assert!(writer.join().unwrap().unwrap() > 0);
+    });
+}
+
+#[test]
+fn nothing_waits_on_a_handle_that_must_not() {
+    baton::run(|| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        assert_eq!(listener.accept().unwrap_err().kind(), ErrorKind::WouldBlock);
+        let mut stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        listener.set_nonblocking(false).unwrap();
+        let (mut other, from) = listener.accept().unwrap();
+        assert_eq!(from, stream.local_addr().unwrap());
+
+        stream.set_nonblocking(true).unwrap();
+        assert_eq!(stream.read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
+        let mut clone = stream.try_clone().unwrap();
+        let reader = go!(move || {
+            let mut byte = [0];
+            clone.read(&mut byte).map(|_| byte[0])
+        });
+        time::sleep(SHORT);
+        other.write_all(&[7]).unwrap();
+        assert_eq!(reader.join().unwrap().unwrap(), 7);
+    });
+}
+
+/// Options, peeking, several buffers, and sockets on their way to std and back.
+#[test]
+fn all_else_is_stds() {
+    baton::run(|| {
+        let listener = TcpListener::bind("[::1]:0")
+            .or_else(|_| TcpListener::bind("127.0.0.1:0"))
+            .unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        stream.set_nodelay(true).unwrap();
+        stream.set_ttl(9).unwrap();
+        assert!(stream.nodelay().unwrap() && stream.ttl().unwrap() == 9 && stream.take_error().unwrap().is_none());
+        assert!(format!("{stream:?}").contains("TcpStream"), "{stream:?}");
+        let (mut other, _) = listener.accept().unwrap();
+        assert_eq!(
+            other
+                .write_vectored(&[IoSlice::new(b"one "), IoSlice::new(b"two")])
+                .unwrap(),
+            7
+        );
+        let mut three = [0; 3];
+        assert_eq!((stream.peek(&mut three).unwrap(), &three), (3, b"one"));
+        let (mut one, mut two) = ([0; 4], [0; 8]);
+        let mut parts = [IoSliceMut::new(&mut one), IoSliceMut::new(&mut two)];
+        assert_eq!((&stream).read_vectored(&mut parts).unwrap(), 7);
+        assert_eq!((&one, &two[..3]), (b"one ", &b"two"[..]));
+
+        let mut plain = std_net::TcpStream::try_from(stream).unwrap();
+        let writer = thread::spawn(move || {
+            thread::sleep(SHORT);
+            other.write_all(b"late").unwrap();
+        });
+        let mut late = [0; 4];
+        plain.read_exact(&mut late).unwrap(); // it blocks again
+        assert_eq!(&late, b"late");
+        writer.join().unwrap();
+        let stream = TcpStream::try_from(plain).unwrap();
+        assert_eq!((&stream).read(&mut late).unwrap(), 0);
+        let watched: &Pollable<std_net::TcpStream> = stream.as_ref();
+        assert!(watched.writable_timeout(SHORT));
+    });
+}
+
+#[test]
+fn datagrams() {
+    baton::run(|| {
+        let any = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0);
+        let (one, other) = (UdpSocket::bind(any).unwrap(), UdpSocket::bind(any).unwrap());
+        one.connect(other.local_addr().unwrap()).unwrap();
+        assert_eq!(one.peer_addr().unwrap(), other.local_addr().unwrap());
+        let (address, mut bytes) = (one.local_addr().unwrap(), [0; 8]);
+        let late = go!(move || {
+            time::sleep(SHORT);
+            one.send(b"late").unwrap();
+            let n = one.recv(&mut bytes).unwrap();
+            assert_eq!(one.peek(&mut [0]).map(|_| n).unwrap(), 4);
+        });
+        assert_eq!(other.peek_from(&mut bytes).unwrap(), (4, address));
+        assert_eq!(other.recv_from(&mut bytes).unwrap(), (4, address));
+        assert_eq!(&bytes[..4], b"late");
+        other.send_to(b"back", address).unwrap();
+        other.send_to(b"more", address).unwrap();
+        late.join().unwrap();
+        other.set_read_timeout(Some(SHORT)).unwrap();
+        assert_eq!(other.recv(&mut bytes).unwrap_err().kind(), ErrorKind::WouldBlock);
+        other.set_broadcast(true).unwrap();
+        assert!(other.broadcast().unwrap());
+    });
+}
+
+#[test]
+fn within_the_machine() {
+    baton::run(|| {
+        let directory = env::temp_dir();
+        let path = |name| directory.join(format!("baton-{name}-{}", process::id()));
+        let (at, dgram) = (path("stream"), path("datagram"));
+        let listener = UnixListener::bind(&at).unwrap();
+        let (to, to_dgram) = (at.clone(), dgram.clone());
+        let client = go!(move || {
+            let (mut stream, mut back) = (UnixStream::connect(to).unwrap(), String::new());
+            stream.write_all(b"hello").unwrap();
+            stream.shutdown(Shutdown::Write).unwrap();
+            stream.read_to_string(&mut back).unwrap();
+            back
+        });
+        let (mut stream, mut said) = (listener.incoming().next().unwrap().unwrap(), String::new());
+        stream.read_to_string(&mut said).unwrap();
+        stream.write_all(said.to_uppercase().as_bytes()).unwrap();
+        drop(stream);
+        assert_eq!(client.join().unwrap(), "HELLO");
+
+        let receiver = UnixDatagram::bind(&dgram).unwrap();
+        let sender = go!(move || {
+            time::sleep(SHORT);
+            UnixDatagram::unbound().unwrap().send_to(b"hello", to_dgram).unwrap()
+        });
+        let mut bytes = [0; 8];
+        assert_eq!(receiver.recv_from(&mut bytes).unwrap().0, 5);
+        assert_eq!(sender.join().unwrap(), 5);
+        fs::remove_file(at).unwrap();
+        fs::remove_file(dgram).unwrap();
+
+        let (one, other) = UnixDatagram::pair().unwrap();
+        assert_eq!((one.send(b"12").unwrap(), other.recv(&mut bytes).unwrap()), (2, 2));
+
+        let name = UnixAddr::from_abstract_name(format!("baton-{}", process::id())).unwrap();
+        let listener = UnixListener::bind_addr(&name).unwrap();
+        let stream = UnixStream::connect_addr(&name).unwrap();
+        listener.accept().unwrap();
+        assert_eq!((&stream).read(&mut bytes).unwrap(), 0);
+        assert!(std_unix::UnixStream::try_from(stream).is_ok());
+    });
+}
+
+/// In threads, and where a seed says who runs.
+#[test]
+fn everywhere() {
+    fn both_ends() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut other, _) = listener.accept().unwrap();
+        let mut byte = [0];
+        other.write_all(&[5]).unwrap();
+        (&stream).read_exact(&mut byte).unwrap();
+        stream.set_read_timeout(Some(SHORT)).unwrap();
+        let error = (&stream).read(&mut byte).unwrap_err();
+        assert_eq!((byte[0], error.kind()), (5, ErrorKind::WouldBlock));
+    }
+    thread::spawn(both_ends).join().unwrap();
+    Simulation::seed(3).run(both_ends);
+    baton::spawn(both_ends).join().unwrap();
+}
