@@ -108,8 +108,8 @@ fn threads_that_wait_for_a_cpu_are_left_alone() {
             let all: Vec<_> = (0..20 * PROCS)
                 .map(|_| {
                     go!(|| {
-                        for _ in 0..50 {
-                            (0..2_000).for_each(|_| spin_loop());
+                        for _ in 0..200 {
+                            (0..200).for_each(|_| spin_loop());
                             baton::yield_now();
                         }
                     })

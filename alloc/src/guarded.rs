@@ -69,18 +69,22 @@ impl<T> Guarded<T> {
             let held = m.locked.load(Ordering::Relaxed);
             assert!(held >> self.rank as u8 == 0, "{:?} after locks {held:#b}", self.rank);
         }
+        self.acquire();
+    }
+
+    /// Takes the lock whatever else is held: for the fork handler, which takes all locks, in the right order.
+    pub(crate) fn lock_for_fork(&self) {
+        self.acquire();
+    }
+
+    /// Waits for the lock and takes it.
+    fn acquire(&self) {
         self.note(true);
         if self.rank == Rank::Trim {
             self.lock.lock_long();
         } else {
             self.lock.lock();
         }
-    }
-
-    /// Takes the lock whatever else is held: for the fork handler, which takes all locks, in the right order.
-    pub(crate) fn lock_for_fork(&self) {
-        self.note(true);
-        self.lock.lock();
     }
 
     /// Whether somebody waits for the lock at this moment.

@@ -9,8 +9,8 @@
 //! | `HELD` | held, nobody sleeps | unlock: → `FREE`; a sleeper: → `CONTENDED` |
 //! | `CONTENDED` | held, somebody may sleep | unlock: → `FREE`, and one sleeper is woken |
 //!
-//! Who sleeps for such a lock says so in its M: it is about to get on, unless many wait for the CPU, and a thread in its place would want
-//! the lock too. Who holds one for long, milliseconds and more, is waited for in silence: [`Lock::with_long`].
+//! Who sleeps for such a lock says so in its M: it is about to get on, unless the holder waits for the CPU, of which another thread would
+//! leave it less. Who holds one for long, milliseconds and more, is waited for in silence: [`Lock::with_long`].
 
 use crate::sync::{AtomicU32, Ordering, spin_loop};
 

@@ -6,9 +6,11 @@
 //! ```
 //!
 //! Nobody asks the kernel first whether there are such pages: to take none away costs as much as the question. But who has been
-//! parked for a second keeps its first 16 KiB, so that one who was never deep loses nothing, and of those of whom nobody
+//! parked for a second or more keeps its first 16 KiB, so that one who was never deep loses nothing, and of those of whom nobody
 //! knows how deep they were some thousands have their turn at a time. Of a million stacks only some are looked at in a call, so that the
-//! calls of a program that runs cost next to nothing whatever is parked.
+//! calls of a program that runs cost next to nothing whatever is parked: then it takes one to two walks, of as many calls as there are times
+//! 65,536 stacks, until a goroutine counts as parked for long. A program that stops to run is not called any more, and keeps what it
+//! has by then.
 //!
 //! A goroutine that was deep and waits near the top of its stack has memory below that nobody needs. Its stack is the
 //! goroutine's, and may go on at any moment; so whoever takes pages away must keep it from doing so, and that must
@@ -190,9 +192,8 @@ impl Desc {
     }
 }
 
-/// Gives memory back that stacks keep and nobody uses: with [`Release::Unused`] what has not been used for about a second (of parked
-/// goroutines, since the walk before the last),
-/// with [`Release::All`] everything. The scavenger calls it; so does
+/// Gives memory back that stacks keep and nobody uses: with [`Release::Unused`] what has not been used for about a second (what lies
+/// below parked goroutines: since the walk before the last), with [`Release::All`] everything. The scavenger calls it; so does
 /// [`Alloc::release_free`](baton_alloc::Alloc::release_free).
 fn release_memory(how: Release) {
     SHRINK.with_long(|| {
@@ -286,10 +287,10 @@ mod tests {
             stacks.iter().filter(|stack| gone(stack.desc())).count()
         };
         let mut before = 0;
-        for _ in 0..20 {
+        for _ in 0..100 {
             release_memory(Release::Unused);
             let now = lean();
-            assert!(now - before <= LOOKS, "{now} after {before}");
+            assert!(now - before <= 2 * LOOKS, "{now} after {before}"); // the scavenger may have been here as well
             before = now;
         }
         assert_eq!(before, STACKS);

@@ -43,6 +43,9 @@ pub(crate) fn m_or_nobody() -> &'static M {
 pub fn wait_for_lock<R>(sleep: impl FnOnce() -> R) -> R {
     let Some(m) = m() else { return sleep() };
     let waits = m.lock_waits.load(Relaxed);
+    if !waits.is_multiple_of(2) {
+        return sleep(); // for a lock that is needed to wait for the other one, as when parking_lot allocates
+    }
     m.lock_waits.store(waits.wrapping_add(1), Relaxed);
     let result = sleep();
     m.lock_waits.store(waits.wrapping_add(2), Relaxed);

@@ -11,7 +11,7 @@
 //! To find out that a thread sleeps takes the monitor a fraction of a millisecond, during which a P stands still. A
 //! goroutine that sleeps in the kernel between any two parking calls would cost that each time. But it will do again what
 //! it did the last time: so its M hands its P on *before* it lets such a goroutine run. Whether that was right is known
-//! afterwards, from the kernel's count of the thread's voluntary sleeps; if not, the goroutine is an ordinary one again,
+//! afterwards, from the kernel's count of the thread's voluntary sleeps (those for a lock of the runtime are no sign); if not, the goroutine is an ordinary one again,
 //! and the mistake has cost one handoff. New goroutines of a [`Site`](crate::site::Site) where that is the rule are treated so from their first
 //! turn.
 //!
@@ -32,7 +32,8 @@ const LIGHT_US: i64 = 100;
 /// What a thread had done when a goroutine without a P was looked at last.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Seen {
-    /// Times that it had gone to sleep in the kernel, but for a lock of the runtime.
+    /// Times that it had gone to sleep in the kernel, less those that it had waited for a lock of the runtime. (It need not have slept
+    /// for that; so this may become less, and a sleep be missed.)
     sleeps: i64,
     /// CPU time, in microseconds.
     cpu: i64,
@@ -66,7 +67,7 @@ pub(super) fn goes_on(m: &'static M) -> bool {
         return false;
     };
     let now = look(m);
-    let slept = now.sleeps != before.sleeps;
+    let slept = now.sleeps > before.sleeps;
     body.blocks.set(slept);
     if slept || !before.slept {
         learn(m, slept);
@@ -84,7 +85,7 @@ pub(super) fn after_end(m: &'static M) {
     if let Some(before) = m.seen.take()
         && !before.slept
     {
-        learn(m, look(m).sleeps != before.sleeps);
+        learn(m, look(m).sleeps > before.sleeps);
     }
 }
 

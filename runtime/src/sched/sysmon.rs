@@ -8,12 +8,13 @@
 //! ```
 //!
 //! A thread that waits for its CPU, or for a lock of the runtime whose holder does, is left alone: with another thread in its place one
-//! more would wait.
+//! more would wait. (For a lock a tenth of a second at most: then it is a blocker as any.)
 //!
 //! A P that is taken goes on the idle list with all that it owns, and an M that was reserved beforehand picks it up. With
 //! no M to be had (the cap, or a kernel that refuses threads) nothing is taken: that P waits with its M.
 //!
-//! Where /proc is denied, only the rule for hogs is left; where the CPU clock is, a slice is one whoever had the CPU. A round in which the monitor itself overslept proves nothing about
+//! Where /proc is denied nobody knows who sleeps: then whoever stands still for a slice counts as a hog. Where the CPU clock is denied a slice is
+//! wall time alone. A round in which the monitor itself overslept proves nothing about
 //! others and is skipped.
 //!
 //! How long it sleeps between two looks:
@@ -68,8 +69,10 @@ const UNDECLARED_NS: u64 = 50_000;
 /// compute on all CPUs.
 const SLICE_NS: u64 = 5_000_000;
 /// Of which its thread has computed so much at least: where there are more threads than CPUs, one whose turns take microseconds may
-/// wait for the CPU for longer than a slice, and so would any thread that took its place.
+/// wait for the CPU for longer than a slice, and so would another one in its place, as a rule.
 const COMPUTED_NS: u64 = SLICE_NS / 4;
+/// So long a thread may sleep for a lock of the runtime. Holders that wait for the CPU have kept others waiting for half of that.
+const LOCK_NS: u64 = 100_000_000;
 /// A monitor that comes so late has not had the CPU, and neither may have others.
 const OVERSLEPT_NS: u64 = 4_000_000;
 
@@ -200,10 +203,12 @@ struct Record {
     blocking: u32,
     /// When it first looked like this.
     since: u64,
+    /// It has been seen like this more than once.
+    stood: bool,
+    /// The CPU time of its thread when that was first so, in nanoseconds, if the system says it.
+    used: Option<u64>,
     /// It has been seen like this more than once while goroutines waited.
     again: bool,
-    /// The CPU time of its thread when that was first so, in nanoseconds.
-    used: Option<u64>,
 }
 
 /// A P that is to be taken.
@@ -385,8 +390,9 @@ impl Monitor {
                 tick,
                 blocking,
                 since: now,
-                again: false,
+                stood: false,
                 used: None,
+                again: false,
             };
             if i == self.records.len() {
                 self.records.push(fresh.clone());
@@ -420,6 +426,10 @@ impl Monitor {
                 continue;
             }
             p.keeps.store(0, Relaxed);
+            let tid = m.tid.load(Relaxed);
+            if !mem::replace(&mut record.stood, true) {
+                record.used = os::cpu_time(tid);
+            }
             if !waiting || overslept {
                 continue;
             }
@@ -427,11 +437,7 @@ impl Monitor {
                 // Somebody else can take what waits here.
                 idle::wake_one(sched);
             }
-            let tid = m.tid.load(Relaxed);
-            if !mem::replace(&mut record.again, true) {
-                seen.suspicious = true;
-                record.used = os::cpu_time(tid);
-            }
+            seen.suspicious |= !mem::replace(&mut record.again, true);
             let still = now - record.since;
             let limit = if declared { DECLARED_NS } else { UNDECLARED_NS };
             if still < limit {
@@ -439,15 +445,15 @@ impl Monitor {
             }
             let cause = if declared {
                 Cause::Declared
-            } else if blocks(&mut self.probes, m) {
-                Cause::Undeclared
             } else {
-                let left = to_hog(still, record.used, || os::cpu_time(tid));
-                if left > 0 {
-                    seen.slice_ends = seen.slice_ends.min(left);
-                    continue;
+                let blocks = blocks(&mut self.probes, m, still);
+                match undeclared(blocks, still, record.used, || os::cpu_time(tid)) {
+                    Ok(cause) => cause,
+                    Err(left) => {
+                        seen.slice_ends = seen.slice_ends.min(left);
+                        continue;
+                    }
                 }
-                Cause::Hog
             };
             let since = record.since;
             suspects.push(Suspect {
@@ -610,21 +616,40 @@ impl Monitor {
     }
 }
 
-/// Whether the thread of `m` sleeps in the kernel, as far as is known, and not for a lock of the runtime.
-fn blocks(probes: &mut Probes, m: &M) -> bool {
+/// Whether the thread of `m`, which has stood `still` for so long, sleeps in the kernel, and not for a lock of the runtime: `None` if the
+/// system does not say.
+fn blocks(probes: &mut Probes, m: &M, still: u64) -> Option<bool> {
     let waits = m.latch().lock_waits();
-    let sleeps = waits.is_multiple_of(2) && probes.sleeps(m.tid.load(Relaxed)) == Some(true);
-    sleeps && m.latch().lock_waits() == waits // else it was for a lock, and has got it
+    if still < LOCK_NS && !waits.is_multiple_of(2) {
+        return Some(false);
+    }
+    let sleeps = probes.sleeps(m.tid.load(Relaxed))?;
+    Some(sleeps && m.latch().lock_waits() == waits) // else it was for a lock, and has got it
 }
 
-/// How many nanoseconds at least until a thread passes for a hog that has stood `still` for so long: it had `used` so much of the CPU
-/// when it was first seen to, and has used what `cpu_time` says by now. What the system does not say does not count.
-fn to_hog(still: u64, used: Option<u64>, cpu_time: impl FnOnce() -> Option<u64>) -> u64 {
-    if still < SLICE_NS {
-        return SLICE_NS - still;
+/// Why the P is to be taken of a thread that has stood `still` for so long outside of declared calls, if it is; else how many nanoseconds
+/// that will take at least. Whether it `blocks`, and the CPU time that it had `used` when it was first seen to stand still and that the
+/// `clock` shows now, are `None` if the system does not say.
+fn undeclared(
+    blocks: Option<bool>,
+    still: u64,
+    used: Option<u64>,
+    clock: impl FnOnce() -> Option<u64>,
+) -> Result<Cause, u64> {
+    if blocks == Some(true) {
+        return Ok(Cause::Undeclared);
     }
-    let computed = used.zip(cpu_time()).map(|(then, now)| now.saturating_sub(then));
-    computed.map_or(0, |computed| COMPUTED_NS.saturating_sub(computed))
+    if still < SLICE_NS {
+        return Err(SLICE_NS - still);
+    }
+    // Who may be asleep needs no CPU time.
+    let known = blocks.and(used);
+    let computed = known.and_then(|used| Some(clock()?.saturating_sub(used)));
+    match computed {
+        // The time that is left may not begin to pass soon.
+        Some(computed) if computed < COMPUTED_NS => Err((COMPUTED_NS - computed).max(SLEEP_BUSY_NS)),
+        _ => Ok(Cause::Hog),
+    }
 }
 
 /// How many on the ring a P keeps to itself that gave so many turns in `elapsed` nanoseconds.
@@ -709,17 +734,27 @@ mod tests {
     }
     #[test]
     fn a_hog_is_who_computes_for_a_slice() {
-        let hog_in = |still, used: Option<u64>, now| to_hog(still, used, || now);
-        assert_eq!(hog_in(SLICE_NS - 7, Some(0), Some(SLICE_NS)), 7);
-        assert_eq!(hog_in(SLICE_NS, Some(9), Some(9 + COMPUTED_NS)), 0);
-        assert_eq!(hog_in(9 * SLICE_NS, Some(9), Some(9 + COMPUTED_NS - 3)), 3);
+        let why = |blocks, still, used: Option<u64>, now| undeclared(blocks, still, used, || now);
+        let awake = Some(false);
+        assert_eq!(why(awake, SLICE_NS - 7, Some(0), Some(SLICE_NS)), Err(7));
+        assert_eq!(why(awake, SLICE_NS, Some(9), Some(9 + COMPUTED_NS)), Ok(Cause::Hog));
+        let left = COMPUTED_NS / 2;
+        assert_eq!(why(awake, 9 * SLICE_NS, Some(9), Some(9 + left)), Err(left));
         assert_eq!(
-            hog_in(9 * SLICE_NS, Some(9), Some(9)),
-            COMPUTED_NS,
+            why(awake, 9 * SLICE_NS, Some(9), Some(9)),
+            Err(COMPUTED_NS),
             "it waits for its CPU"
         );
-        assert_eq!(hog_in(SLICE_NS, Some(9), None), 0, "nobody knows");
-        assert_eq!(hog_in(SLICE_NS, None, Some(9)), 0);
+        assert_eq!(why(Some(true), 1, Some(9), Some(9)), Ok(Cause::Undeclared));
+        // The system does not say who had the CPU, or who sleeps.
+        assert_eq!(why(awake, SLICE_NS, Some(9), None), Ok(Cause::Hog));
+        assert_eq!(why(awake, SLICE_NS, None, Some(9)), Ok(Cause::Hog));
+        assert_eq!(
+            why(None, SLICE_NS, Some(9), Some(9)),
+            Ok(Cause::Hog),
+            "it may sleep for ever"
+        );
+        assert_eq!(why(None, SLICE_NS - 7, Some(9), Some(9)), Err(7));
     }
 
     #[test]
@@ -729,24 +764,30 @@ mod tests {
         let (tell, told) = mpsc::channel();
         let (seen, end) = mpsc::channel::<()>();
         let waiter = go!(move || {
-            tell.send(m::current().expect("who runs a goroutine is an M")).unwrap();
+            let m = m::current().expect("who runs a goroutine is an M");
+            tell.send((m, m.latch().lock_waits())).unwrap();
             drop(LOCK.lock());
             end.recv().unwrap_err();
         });
-        let m = told.recv().unwrap();
-        while m.latch().lock_waits() == 0 {
+        let (m, before) = told.recv().unwrap();
+        while m.latch().lock_waits() == before {
             thread::yield_now();
         }
-        let (mut probes, mut asleep) = (Probes::default(), 0);
+        let (mut probes, mut asleep, mut blocking) = (Probes::default(), 0, 0);
         while asleep < 20 {
             match probes.sleeps(m.tid.load(Relaxed)) {
                 Some(sleeps) => asleep += u32::from(sleeps),
                 None => return, // the system does not say
             }
-            assert!(!blocks(&mut probes, m));
+            blocking += u32::from(blocks(&mut probes, m, 0) == Some(true));
         }
+        assert!(blocking < 10, "{blocking}"); // a page fault between two sleeps is no lock
+        while !m.latch().lock_waits().is_multiple_of(2) {
+            thread::yield_now();
+        }
+        assert_ne!(blocks(&mut probes, m, LOCK_NS), None);
         drop(held);
-        while !blocks(&mut probes, m) {
+        while blocks(&mut probes, m, 0) != Some(true) {
             thread::yield_now();
         }
         drop(seen);
