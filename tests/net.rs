@@ -12,11 +12,17 @@ use std::{
     io::{ErrorKind, IoSlice, IoSliceMut, Read, Result, Write},
     net::{self as std_net, Ipv4Addr, SocketAddrV4},
     os::{
-        fd::AsRawFd,
+        fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd},
         linux::net::SocketAddrExt,
         unix::net::{self as std_unix, SocketAddr as UnixAddr},
     },
-    process, thread,
+    panic::{RefUnwindSafe, UnwindSafe},
+    process,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    thread,
     time::{Duration, Instant},
 };
 
@@ -51,10 +57,28 @@ fn say(stream: &TcpStream, words: &str) -> Result<String> {
     Ok(back)
 }
 
-/// A port that is taken, and at which nobody listens as long as this stream is there: connecting to it is refused.
-fn no_listener() -> TcpStream {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    TcpStream::connect(listener.local_addr().unwrap()).unwrap()
+/// Ends the process if its tests hang: then somebody who waits for a socket was forgotten. (Threads of the runtime block this signal.)
+fn not_for_ever() {
+    // SAFETY: no handler is set; the process ends.
+    unsafe { libc::alarm(120) };
+}
+
+/// A port that is taken as long as this is there, and at which nobody listens: connecting to it is refused.
+fn no_listener() -> (OwnedFd, SocketAddr) {
+    // SAFETY: makes a socket, which is nobody else's, and binds it to an address that lives here: 127.0.0.1, any port.
+    let fd = unsafe {
+        let fd = libc::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0);
+        let mut address: libc::sockaddr_in = std::mem::zeroed();
+        address.sin_family = libc::AF_INET as u16;
+        address.sin_addr.s_addr = u32::from_be_bytes([127, 0, 0, 1]).to_be();
+        let length = size_of::<libc::sockaddr_in>() as u32;
+        assert_eq!(libc::bind(fd, (&raw const address).cast(), length), 0);
+        OwnedFd::from_raw_fd(fd)
+    };
+    let address = std_net::TcpListener::from(fd.try_clone().unwrap())
+        .local_addr()
+        .unwrap();
+    (fd, address)
 }
 
 /// Hundreds connect, write and read at a time, all of which waits; more than a listener of std's would keep.
@@ -64,7 +88,8 @@ fn hundreds_are_served_without_a_thread_each() {
     let ran = child::run("hundreds_are_served_without_a_thread_each", &[], &[], || {
         // The kernel's table of the process's files has room from now on. While it grows, who opens one sleeps in the kernel.
         // SAFETY: duplicates a descriptor, and closes what nobody else has.
-        unsafe { libc::close(libc::fcntl(0, libc::F_DUPFD, 4 * CLIENTS as libc::c_int)) };
+        assert_eq!(unsafe { libc::close(libc::fcntl(0, libc::F_DUPFD, 700)) }, 0);
+        not_for_ever();
         baton::run(|| {
             let address = shouts(TcpListener::bind(("localhost", 0)).unwrap());
             let clients: Vec<_> = (0..CLIENTS)
@@ -90,9 +115,9 @@ fn hundreds_are_served_without_a_thread_each() {
 
 #[test]
 fn who_does_not_listen_refuses_and_who_does_not_answer_times_out() {
+    not_for_ever();
     baton::run(|| {
-        let no_listener = no_listener();
-        let nobody_at = no_listener.local_addr().unwrap();
+        let (_taken, nobody_at) = no_listener();
         let refused = TcpStream::connect(nobody_at).unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
         let refused = TcpStream::connect_timeout(&nobody_at, Duration::from_secs(60)).unwrap_err();
@@ -128,6 +153,7 @@ fn who_does_not_listen_refuses_and_who_does_not_answer_times_out() {
 
 #[test]
 fn timeouts_are_those_of_std() {
+    not_for_ever();
     baton::run(|| {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -171,6 +197,7 @@ fn timeouts_are_those_of_std() {
 
 #[test]
 fn nothing_waits_on_a_handle_that_must_not() {
+    not_for_ever();
     baton::run(|| {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
@@ -196,6 +223,7 @@ fn nothing_waits_on_a_handle_that_must_not() {
 /// Options, peeking, several buffers, and sockets on their way to std and back.
 #[test]
 fn all_else_is_stds() {
+    not_for_ever();
     baton::run(|| {
         let listener = TcpListener::bind("[::1]:0")
             .or_else(|_| TcpListener::bind("127.0.0.1:0"))
@@ -237,6 +265,7 @@ fn all_else_is_stds() {
 
 #[test]
 fn datagrams() {
+    not_for_ever();
     baton::run(|| {
         let any = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0);
         let (one, other) = (UdpSocket::bind(any).unwrap(), UdpSocket::bind(any).unwrap());
@@ -264,6 +293,7 @@ fn datagrams() {
 
 #[test]
 fn within_the_machine() {
+    not_for_ever();
     baton::run(|| {
         let directory = env::temp_dir();
         let path = |name| directory.join(format!("baton-{name}-{}", process::id()));
@@ -297,6 +327,25 @@ fn within_the_machine() {
         let (one, other) = UnixDatagram::pair().unwrap();
         assert_eq!((one.send(b"12").unwrap(), other.recv(&mut bytes).unwrap()), (2, 2));
 
+        // Nobody reads: there is room for some, and then for none, of which no event tells.
+        let (sender, start) = (UnixDatagram::unbound().unwrap(), Instant::now());
+        let full = UnixAddr::from_abstract_name(format!("baton-full-{}", process::id())).unwrap();
+        let receiver = UnixDatagram::bind_addr(&full).unwrap();
+        sender.set_write_timeout(Some(SHORT)).unwrap();
+        let error = loop {
+            if let Err(error) = sender.send_to_addr(&[0; 1000], &full) {
+                break error;
+            }
+        };
+        assert!(
+            error.kind() == ErrorKind::WouldBlock && start.elapsed() >= SHORT,
+            "{error}"
+        );
+        sender.set_write_timeout(None).unwrap();
+        let late = go!(move || sender.send_to_addr(b"late", &full).unwrap());
+        while receiver.recv(&mut bytes).unwrap() != 4 {}
+        assert_eq!((late.join().unwrap(), &bytes[..4]), (4, &b"late"[..]));
+
         let name = UnixAddr::from_abstract_name(format!("baton-{}", process::id())).unwrap();
         let listener = UnixListener::bind_addr(&name).unwrap();
         let stream = UnixStream::connect_addr(&name).unwrap();
@@ -309,6 +358,7 @@ fn within_the_machine() {
 /// In threads, and where a seed says who runs.
 #[test]
 fn everywhere() {
+    not_for_ever();
     fn both_ends() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -323,4 +373,166 @@ fn everywhere() {
     thread::spawn(both_ends).join().unwrap();
     Simulation::seed(3).run(both_ends);
     baton::spawn(both_ends).join().unwrap();
+}
+
+/// One event tells of all that has come. Several who wait share it, each takes some and goes away for a while: the others take the rest.
+#[test]
+fn nobody_waits_for_what_is_there() {
+    not_for_ever();
+    const EACH: usize = 200;
+    baton::run(|| {
+        let listener = Arc::new(TcpListener::bind("127.0.0.1:0").unwrap());
+        let address = listener.local_addr().unwrap();
+        let (all, accepted) = (3 * EACH, Arc::new(AtomicUsize::new(0)));
+        let busy: Vec<_> = (0..3)
+            .map(|_| {
+                let (listener, accepted) = (Arc::clone(&listener), Arc::clone(&accepted));
+                go!(move || {
+                    while accepted.fetch_add(1, SeqCst) < all {
+                        let (mut stream, _) = listener.accept().unwrap();
+                        stream.write_all(&[1]).unwrap();
+                        let mut end = [0];
+                        assert_eq!(stream.read(&mut end).unwrap(), 0); // until the client has gone
+                    }
+                })
+            })
+            .collect();
+        let clients: Vec<_> = (0..all)
+            .map(|_| {
+                go!(move || {
+                    let mut stream = TcpStream::connect(address).unwrap();
+                    stream.read_exact(&mut [0]).unwrap();
+                })
+            })
+            .collect();
+        clients.into_iter().for_each(|client| client.join().unwrap());
+        busy.into_iter().for_each(|server| server.join().unwrap());
+
+        let (mut one, other) = UnixStream::pair().unwrap();
+        let other = Arc::new(other);
+        let readers: Vec<_> = (0..3)
+            .map(|_| {
+                let other = Arc::clone(&other);
+                go!(move || (0..EACH).for_each(|_| (&*other).read_exact(&mut [0]).unwrap()))
+            })
+            .collect();
+        for n in 0..EACH {
+            one.write_all(&[0; 3]).unwrap();
+            if n % 7 == 0 {
+                time::sleep(Duration::from_micros(50));
+            }
+        }
+        readers.into_iter().for_each(|reader| reader.join().unwrap());
+    });
+}
+
+/// Whoever waits hears of the end: of the connection, or of one direction.
+#[test]
+fn ends_wake_who_waits() {
+    not_for_ever();
+    baton::run(|| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = Arc::new(TcpStream::connect(listener.local_addr().unwrap()).unwrap());
+        let (other, _) = listener.accept().unwrap();
+        let waiting = Arc::clone(&stream);
+        let reader = go!(move || (&*waiting).read(&mut [0]).unwrap());
+        time::sleep(SHORT);
+        stream.shutdown(Shutdown::Read).unwrap();
+        assert_eq!(reader.join().unwrap(), 0);
+
+        drop(other);
+        let error = loop {
+            if let Err(error) = (&*stream).write(&[0; 1000]) {
+                break error; // and not a signal
+            }
+            baton::yield_now();
+        };
+        assert!(
+            matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset),
+            "{error}"
+        );
+    });
+}
+
+/// A connection that does not come about at once: the listener is full, and drops what comes, until somebody accepts.
+#[test]
+fn connecting_waits() {
+    not_for_ever();
+    baton::run(|| {
+        let full = std_net::TcpListener::bind("127.0.0.1:0").unwrap();
+        // SAFETY: a socket that listens.
+        assert_eq!(unsafe { libc::listen(full.as_raw_fd(), 0) }, 0);
+        let address = full.local_addr().unwrap();
+        let connected = Arc::new(AtomicUsize::new(0));
+        let clients: Vec<_> = (0..4)
+            .map(|_| {
+                let connected = Arc::clone(&connected);
+                go!(move || {
+                    let mut stream = TcpStream::connect(address).unwrap();
+                    connected.fetch_add(1, SeqCst);
+                    assert_eq!(stream.peer_addr().unwrap(), address);
+                    stream.write_all(&[1]).unwrap();
+                    stream
+                })
+            })
+            .collect();
+        time::sleep(5 * SHORT);
+        assert!(connected.load(SeqCst) < 4);
+        let listener = TcpListener::try_from(full).unwrap();
+        let accept = go!(move || loop {
+            _ = listener.accept().unwrap();
+        });
+        clients.into_iter().for_each(|client| drop(client.join().unwrap()));
+        assert!(!accept.is_finished());
+    });
+}
+
+/// A signal says nothing of a file that a thread waits for.
+#[test]
+fn a_signal_makes_nobody_ready() {
+    const ALARMS: libc::itimerval = libc::itimerval {
+        it_interval: libc::timeval { tv_sec: 0, tv_usec: 50 },
+        it_value: libc::timeval { tv_sec: 0, tv_usec: 50 },
+    };
+    extern "C" fn nothing(_: libc::c_int) {}
+    let ran = child::run("a_signal_makes_nobody_ready", &[], &[], || {
+        not_for_ever();
+        let (one, _other) = UnixStream::pair().unwrap();
+        let one: &Pollable<_> = one.as_ref();
+        // SAFETY: a handler that does nothing, and a timer of this process's CPU time.
+        unsafe {
+            let handler: extern "C" fn(libc::c_int) = nothing;
+            libc::signal(libc::SIGPROF, handler as libc::sighandler_t);
+            libc::setitimer(libc::ITIMER_PROF, &ALARMS, std::ptr::null_mut());
+        }
+        let start = Instant::now();
+        while start.elapsed() < 10 * SHORT {
+            assert!(!one.readable_timeout(Duration::ZERO));
+        }
+    });
+    ran.succeeded();
+}
+
+/// What the types promise, and descriptors.
+#[test]
+fn they_are_what_stds_are() {
+    fn plain<T: Send + Sync + UnwindSafe + RefUnwindSafe>() {}
+    plain::<(
+        TcpStream,
+        TcpListener,
+        UdpSocket,
+        UnixStream,
+        UnixListener,
+        UnixDatagram,
+    )>();
+    let (one, other) = std_unix::UnixStream::pair().unwrap();
+    one.set_nonblocking(true).unwrap();
+    let mut one = UnixStream::try_from(one).unwrap();
+    assert_eq!(one.read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock); // it did not block before
+    let other = UnixStream::try_from(OwnedFd::from(other)).unwrap();
+    // SAFETY: it was the socket's, and is nobody's now.
+    let fd = unsafe { OwnedFd::from_raw_fd(other.into_raw_fd()) };
+    // SAFETY: reads the flags of an open file.
+    let flags = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) };
+    assert_eq!(flags & libc::O_NONBLOCK, 0);
 }

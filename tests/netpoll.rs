@@ -166,6 +166,53 @@ fn nobody_is_forgotten_whatever_the_others_do() {
     ran.succeeded();
 }
 
+/// Two have tried when there was nothing, and wait when there is something for both: one edge, which the first must not take for himself.
+#[test]
+fn an_edge_is_for_all_who_have_tried() {
+    let ran = child::run("an_edge_is_for_all_who_have_tried", &[], &[], || {
+        // SAFETY: no handler is set; the process ends if the second is forgotten.
+        unsafe { libc::alarm(60) };
+        baton::run(|| {
+            static TRIED: AtomicUsize = AtomicUsize::new(0);
+            static READ: AtomicUsize = AtomicUsize::new(0);
+            let (elsewhere, keeps_awake) = pair();
+            go!(move || byte(&elsewhere)); // so that somebody looks although nobody waits for the others yet
+            let (ours, mut theirs) = pair();
+            let ours = Arc::new(ours);
+            let both: Vec<_> = (0..2)
+                .map(|first_to_read| {
+                    let ours = Arc::clone(&ours);
+                    go!(move || {
+                        let mut first = true;
+                        ours.read_with(|mut file| {
+                            let got = file.read(&mut [0]);
+                            if std::mem::take(&mut first) {
+                                TRIED.fetch_add(1, SeqCst);
+                                // Not back before there is something, and the other one has some of it.
+                                while TRIED.load(SeqCst) < 3 || READ.load(SeqCst) < first_to_read {
+                                    thread::sleep(Duration::from_millis(1));
+                                }
+                            }
+                            got
+                        })
+                        .unwrap();
+                        READ.fetch_add(1, SeqCst);
+                    })
+                })
+                .collect();
+            while TRIED.load(SeqCst) < 2 {
+                baton::yield_now();
+            }
+            theirs.write_all(&[1, 2]).unwrap();
+            baton::time::sleep(Duration::from_millis(20)); // the edge is there
+            TRIED.fetch_add(1, SeqCst);
+            both.into_iter().for_each(|reader| reader.join().unwrap());
+            drop(keeps_awake);
+        });
+    });
+    ran.succeeded();
+}
+
 /// All Ms sleep in turn between two messages: the poller is woken by work, by files and by timers.
 #[test]
 fn the_poller_is_woken_by_all_that_wakes() {

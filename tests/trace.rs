@@ -343,7 +343,11 @@ fn one_trace_after_the_other() {
             assert_eq!(summary.slices, trace.slices.len() as u64);
             let goes_on = |id: &&u64| !trace.of(**id).last().is_some_and(|slice| has_ended(slice));
             let first = ids.iter().find(goes_on);
-            assert!(first.is_none(), "{first:?}: {:?}; {summary:?}", first.map(|&id| trace.of(id)));
+            assert!(
+                first.is_none(),
+                "{first:?}: {:?}; {summary:?}",
+                first.map(|&id| trace.of(id))
+            );
         }
     });
 }

@@ -170,12 +170,15 @@ impl<T: AsFd> Pollable<T> {
     ) -> Result<R> {
         let (mut ask, mut told) = (Some(until), Until::FOREVER);
         loop {
+            let edges = self.watch.edges(interest);
             match operation(&self.file) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     if let Some(until) = ask.take() {
                         told = until()?;
+                    } else if told.has_passed() {
+                        return Err(error); // woken again and again, always in vain
                     }
-                    if !self.wait_for_change(interest, told) {
+                    if !self.wait_for_change(interest, edges, told) {
                         return Err(error);
                     }
                 }
@@ -189,20 +192,28 @@ impl<T: AsFd> Pollable<T> {
     pub(crate) fn wait(&self, interest: Interest, until: Until<'_>) -> bool {
         // The watch tells of changes, and perhaps of old ones.
         let is_ready = || netpoll::is_ready(self.file.as_fd(), interest, 0);
-        while !is_ready() {
-            if !self.wait_for_change(interest, until) {
+        loop {
+            let edges = self.watch.edges(interest);
+            if is_ready() {
+                return true;
+            }
+            if !self.wait_for_change(interest, edges, until) {
                 return is_ready();
             }
         }
-        true
     }
 
-    /// Waits until the file has become ready since the last such wait, or may have. `false`: `until` came first.
-    fn wait_for_change(&self, interest: Interest, until: Until<'_>) -> bool {
+    /// Waits until the file has become ready since there were so many `edges`, or may have. `false`: `until` came first.
+    fn wait_for_change(&self, interest: Interest, edges: u32, until: Until<'_>) -> bool {
         if World::current().is_some() {
             return netpoll::wait_in_simulation(self.file.as_fd(), interest, until);
         }
-        self.watch.wait(interest, until)
+        self.watch.wait(interest, edges, until)
+    }
+
+    /// Whether it blocked before.
+    pub(crate) fn blocked(&self) -> bool {
+        self.blocks
     }
 }
 

@@ -10,16 +10,27 @@ use std::{
     time::Duration,
 };
 
-/// What `f` makes of the first of these addresses with which it succeeds; else what it said of the last.
-///
-/// Names are looked up by the C library, which reads files, waits for servers and needs much stack.
-pub(super) fn each<A: ToSocketAddrs, R>(addresses: A, mut f: impl FnMut(SocketAddr) -> Result<R>) -> Result<R> {
-    let addresses = blocking(|| on_big_stack(|| Ok::<Vec<_>, io::Error>(addresses.to_socket_addrs()?.collect())))?;
-    let mut result = Err(io::Error::new(
+/// The addresses. Names are looked up by the C library, which reads files, waits for servers and needs much stack.
+fn look_up<A: ToSocketAddrs>(addresses: A) -> Result<A::Iter> {
+    blocking(|| on_big_stack(|| addresses.to_socket_addrs()))
+}
+
+fn none() -> io::Error {
+    io::Error::new(
         ErrorKind::InvalidInput,
         "the name has no address: check its spelling, or give an IP address",
-    ));
-    for address in addresses {
+    )
+}
+
+/// The first of these addresses.
+pub(super) fn first<A: ToSocketAddrs>(addresses: A) -> Result<SocketAddr> {
+    look_up(addresses)?.next().ok_or_else(none)
+}
+
+/// What `f` makes of the first of these addresses with which it succeeds; else what it said of the last.
+pub(super) fn each<A: ToSocketAddrs, R>(addresses: A, mut f: impl FnMut(SocketAddr) -> Result<R>) -> Result<R> {
+    let mut result = Err(none());
+    for address in look_up(addresses)? {
         result = f(address);
         if result.is_ok() {
             break;

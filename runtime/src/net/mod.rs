@@ -10,10 +10,15 @@
 //!
 //! What is not as std's:
 //!
-//! - [`TcpListener::bind`] and [`UnixListener::bind`] have the system keep as many connections that are not accepted yet as it allows
-//!   (`net.core.somaxconn`), not 128.
+//! - A write takes what there is room for, and says how much; with std it waits until all is on its way.
+//!   [`write_all`](std::io::Write::write_all) does what it says with both.
+//! - The descriptor does not block, which others see that get it (a child process, C code, a socket of std's that was cloned before). A
+//!   handle that becomes one of std's again, or an `OwnedFd`, makes it block, for all clones: then those keep a thread each while they wait.
 //! - `set_nonblocking` concerns one handle, not those that were cloned from it.
-//! - A read that a signal interrupts begins again.
+//! - [`TcpListener::bind`] has the system keep as many connections that are not accepted yet as it allows (`net.core.somaxconn`), not
+//!   128.
+//! - What a signal interrupts begins again.
+//! - A descriptor becomes a socket by `TryFrom`, since it may not be possible to watch it.
 //!
 //! ```
 //! use baton::{
@@ -46,11 +51,11 @@ mod connect;
 mod socket;
 mod tcp;
 mod udp;
-mod unix;
+pub mod unix;
 
 pub use std::net::{
     AddrParseError, IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, SocketAddrV4, SocketAddrV6, ToSocketAddrs,
 };
 pub use tcp::{Incoming, TcpListener, TcpStream};
 pub use udp::UdpSocket;
-pub use unix::{UnixDatagram, UnixIncoming, UnixListener, UnixStream};
+pub use unix::{UnixDatagram, UnixListener, UnixStream};

@@ -3,14 +3,17 @@
 //! How long that is stands where std has it, in the kernel's part of the socket, which all clones share; so it is asked for only when there is
 //! something to wait for.
 
-use crate::{io::Pollable, sched::netpoll::Interest, sync::Until};
+use crate::{io::Pollable, sched::netpoll::Interest, sync::Until, time};
 use std::{
-    fmt,
-    io::{self, Result},
+    io::{self, ErrorKind, Result},
     os::fd::{AsFd, AsRawFd},
     sync::atomic::{AtomicBool, Ordering::Relaxed},
-    time::Duration,
+    time::{Duration, Instant},
 };
+
+/// Between two tries, where no event tells when to try again.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 
 /// A socket of std's that does not block, and how its owner waits for it.
 pub(super) struct Socket<T: AsFd> {
@@ -42,6 +45,32 @@ impl<T: AsFd> Socket<T> {
         self.never_waits.store(nonblocking, Relaxed);
     }
 
+    /// Tries `operation` until it would not block, with pauses in between, for `timeout` in all: where no event tells when.
+    pub(super) fn again_and_again<R>(
+        &self,
+        timeout: impl FnOnce(&T) -> Result<Option<Duration>>,
+        mut operation: impl FnMut(&T) -> Result<R>,
+    ) -> Result<R> {
+        let (mut timeout, mut end, mut pause) = (Some(timeout), None, SHORTEST_PAUSE);
+        loop {
+            match operation(self.std()) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock && !self.never_waits.load(Relaxed) => {
+                    if let Some(timeout) = timeout.take() {
+                        end = timeout(self.std())?.map(|timeout| Instant::now() + timeout);
+                    }
+                    let left = end.map_or(pause, |end| end.saturating_duration_since(Instant::now()));
+                    if left.is_zero() {
+                        return Err(error);
+                    }
+                    time::sleep(pause.min(left));
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+                done => return done,
+            }
+        }
+    }
+
     /// Tries `operation` until it would not block, and waits in between, for `timeout` in all.
     pub(super) fn when_ready<R>(
         &self,
@@ -65,12 +94,6 @@ impl<T: AsFd> From<Pollable<T>> for Socket<T> {
             file,
             never_waits: AtomicBool::new(false),
         }
-    }
-}
-
-impl<T: AsFd + fmt::Debug> fmt::Debug for Socket<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.std().fmt(f)
     }
 }
 
@@ -136,12 +159,29 @@ macro_rules! socket {
             }
         }
 
-        /// As [`Pollable::new`](crate::io::Pollable::new).
+        impl std::fmt::Debug for $socket {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                self.0.std().fmt(f)
+            }
+        }
+
+        /// As [`Pollable::new`](crate::io::Pollable::new). One that does not block will not wait.
         impl TryFrom<$std> for $socket {
             type Error = std::io::Error;
 
             fn try_from(socket: $std) -> std::io::Result<Self> {
-                Self::watched(socket)
+                let this = Self::watched(socket)?;
+                this.set_nonblocking(!this.0.file().blocked())?;
+                Ok(this)
+            }
+        }
+
+        /// As [`Pollable::new`](crate::io::Pollable::new).
+        impl TryFrom<std::os::fd::OwnedFd> for $socket {
+            type Error = std::io::Error;
+
+            fn try_from(fd: std::os::fd::OwnedFd) -> std::io::Result<Self> {
+                Self::try_from(<$std>::from(fd))
             }
         }
 
@@ -153,6 +193,24 @@ macro_rules! socket {
                 let socket = socket.0.into_file().into_inner()?;
                 socket.set_nonblocking(false)?;
                 Ok(socket)
+            }
+        }
+
+        /// The socket blocks from then on.
+        ///
+        /// # Panics
+        ///
+        /// Only if the descriptor was closed behind the socket's back.
+        impl From<$socket> for std::os::fd::OwnedFd {
+            fn from(socket: $socket) -> Self {
+                <$std>::try_from(socket).expect("an open file has flags").into()
+            }
+        }
+
+        /// As for `OwnedFd`.
+        impl std::os::fd::IntoRawFd for $socket {
+            fn into_raw_fd(self) -> std::os::fd::RawFd {
+                std::os::fd::OwnedFd::from(self).into_raw_fd()
             }
         }
 

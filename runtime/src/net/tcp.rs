@@ -9,6 +9,7 @@ use std::{
     io::{self, ErrorKind, Result},
     iter::FusedIterator,
     net::{Shutdown, SocketAddr, ToSocketAddrs},
+    os::linux::net::TcpStreamExt,
     time::Duration,
 };
 
@@ -30,7 +31,6 @@ use std::{
 /// })
 /// .unwrap();
 /// ```
-#[derive(Debug)]
 pub struct TcpStream(Socket<std::net::TcpStream>);
 
 socket!(TcpStream, std::net::TcpStream);
@@ -81,6 +81,8 @@ impl TcpStream {
         write_timeout() -> Option<Duration>;
         set_nodelay(nodelay: bool) -> ();
         nodelay() -> bool;
+        set_quickack(quickack: bool) -> ();
+        quickack() -> bool;
         set_ttl(ttl: u32) -> ();
         ttl() -> u32;
         take_error() -> Option<io::Error>;
@@ -90,7 +92,6 @@ impl TcpStream {
 /// A TCP socket to which others connect: [`std::net::TcpListener`], on which goroutines wait without a thread each.
 ///
 /// Several may accept at a time.
-#[derive(Debug)]
 pub struct TcpListener(Socket<std::net::TcpListener>);
 
 socket!(TcpListener, std::net::TcpListener);
@@ -141,6 +142,10 @@ impl Iterator for Incoming<'_> {
 
     fn next(&mut self) -> Option<Self::Item> {
         Some(self.0.accept().map(|(stream, _)| stream))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (usize::MAX, None)
     }
 }
 

@@ -26,7 +26,6 @@ use std::{
 /// })
 /// .unwrap();
 /// ```
-#[derive(Debug)]
 pub struct UdpSocket(Socket<std::net::UdpSocket>);
 
 socket!(UdpSocket, std::net::UdpSocket);
@@ -92,7 +91,7 @@ impl UdpSocket {
     ///
     /// What the system says; `WouldBlock` when the write timeout is over, [`InvalidInput`](io::ErrorKind::InvalidInput) if there is no address.
     pub fn send_to<A: ToSocketAddrs>(&self, buf: &[u8], addresses: A) -> Result<usize> {
-        let first = connect::each(addresses, Ok)?;
+        let first = connect::first(addresses)?;
         self.when_writable(|socket| socket.send_to(buf, first))
     }
 

@@ -1,15 +1,17 @@
-//! Sockets within the machine.
+//! Sockets within the machine, by the names that [`std::os::unix::net`] has for them.
 
-use super::socket::{Socket, as_std, for_ever, listen_for_many, socket, stream};
+use super::socket::{Socket, as_std, for_ever, socket, stream};
 use crate::{blocking, sched::netpoll::Interest};
 use std::{
     io::{self, Result},
     iter::FusedIterator,
     net::Shutdown,
-    os::unix::net::{self as std_unix, SocketAddr},
+    os::unix::net as std_unix,
     path::Path,
     time::Duration,
 };
+
+pub use std::os::unix::net::SocketAddr;
 
 /// A stream within the machine: [`std::os::unix::net::UnixStream`], on which goroutines wait without a thread each.
 ///
@@ -27,7 +29,6 @@ use std::{
 /// })
 /// .unwrap();
 /// ```
-#[derive(Debug)]
 pub struct UnixStream(Socket<std_unix::UnixStream>);
 
 socket!(UnixStream, std_unix::UnixStream);
@@ -76,7 +77,6 @@ impl UnixStream {
 
 /// A socket to which others within the machine connect: [`std::os::unix::net::UnixListener`], on which goroutines wait without a thread
 /// each.
-#[derive(Debug)]
 pub struct UnixListener(Socket<std_unix::UnixListener>);
 
 socket!(UnixListener, std_unix::UnixListener);
@@ -88,7 +88,7 @@ impl UnixListener {
     ///
     /// What the system says, and the limits of [`Pollable::new`](crate::io::Pollable::new).
     pub fn bind<P: AsRef<Path>>(path: P) -> Result<Self> {
-        Self::listening(std_unix::UnixListener::bind(path)?)
+        Self::watched(std_unix::UnixListener::bind(path)?)
     }
 
     /// As [`bind`](Self::bind), at an address that may be no path.
@@ -97,12 +97,7 @@ impl UnixListener {
     ///
     /// The same.
     pub fn bind_addr(address: &SocketAddr) -> Result<Self> {
-        Self::listening(std_unix::UnixListener::bind_addr(address)?)
-    }
-
-    fn listening(listener: std_unix::UnixListener) -> Result<Self> {
-        listen_for_many(&listener)?;
-        Self::watched(listener)
+        Self::watched(std_unix::UnixListener::bind_addr(address)?)
     }
 
     /// Waits for the next connection, and says where it comes from.
@@ -118,8 +113,8 @@ impl UnixListener {
 
     /// All connections, one after the other. Never ends.
     #[must_use]
-    pub fn incoming(&self) -> UnixIncoming<'_> {
-        UnixIncoming(self)
+    pub fn incoming(&self) -> Incoming<'_> {
+        Incoming(self)
     }
 
     as_std!(std::os::unix::net::UnixListener {
@@ -130,20 +125,32 @@ impl UnixListener {
 
 /// The connections to a [`UnixListener`], as they come.
 #[derive(Debug)]
-pub struct UnixIncoming<'a>(&'a UnixListener);
+pub struct Incoming<'a>(&'a UnixListener);
 
-impl Iterator for UnixIncoming<'_> {
+impl Iterator for Incoming<'_> {
     type Item = Result<UnixStream>;
 
     fn next(&mut self) -> Option<Self::Item> {
         Some(self.0.accept().map(|(stream, _)| stream))
     }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (usize::MAX, None)
+    }
 }
 
-impl FusedIterator for UnixIncoming<'_> {}
+impl FusedIterator for Incoming<'_> {}
+
+impl<'a> IntoIterator for &'a UnixListener {
+    type Item = Result<UnixStream>;
+    type IntoIter = Incoming<'a>;
+
+    fn into_iter(self) -> Incoming<'a> {
+        self.incoming()
+    }
+}
 
 /// A socket for datagrams within the machine: [`std::os::unix::net::UnixDatagram`], on which goroutines wait without a thread each.
-#[derive(Debug)]
 pub struct UnixDatagram(Socket<std_unix::UnixDatagram>);
 
 socket!(UnixDatagram, std_unix::UnixDatagram);
@@ -156,6 +163,15 @@ impl UnixDatagram {
     /// What the system says, and the limits of [`Pollable::new`](crate::io::Pollable::new).
     pub fn bind<P: AsRef<Path>>(path: P) -> Result<Self> {
         Self::watched(std_unix::UnixDatagram::bind(path)?)
+    }
+
+    /// As [`bind`](Self::bind), at an address that may be no path.
+    ///
+    /// # Errors
+    ///
+    /// The same.
+    pub fn bind_addr(address: &SocketAddr) -> Result<Self> {
+        Self::watched(std_unix::UnixDatagram::bind_addr(address)?)
     }
 
     /// A socket without an address.
@@ -186,6 +202,15 @@ impl UnixDatagram {
         self.0.std().connect(path)
     }
 
+    /// As [`connect`](Self::connect), with an address that may be no path.
+    ///
+    /// # Errors
+    ///
+    /// The same.
+    pub fn connect_addr(&self, address: &SocketAddr) -> Result<()> {
+        self.0.std().connect_addr(address)
+    }
+
     /// Waits for a datagram; gives its length, of which what `buf` does not hold is lost, and where it comes from.
     ///
     /// # Errors
@@ -204,13 +229,26 @@ impl UnixDatagram {
         self.when_readable(|socket| socket.recv(buf))
     }
 
-    /// Sends a datagram to the socket at `path`; waits until there is room for it.
+    /// Sends a datagram to the socket at `path`; waits until there is room for it. No event tells when that is: it tries again, after
+    /// a millisecond, later after fifty.
     ///
     /// # Errors
     ///
     /// What the system says; `WouldBlock` when the write timeout is over.
     pub fn send_to<P: AsRef<Path>>(&self, buf: &[u8], path: P) -> Result<usize> {
-        self.when_writable(|socket| socket.send_to(buf, &path))
+        let timeout = std_unix::UnixDatagram::write_timeout;
+        self.0.again_and_again(timeout, |socket| socket.send_to(buf, &path))
+    }
+
+    /// As [`send_to`](Self::send_to), to an address that may be no path.
+    ///
+    /// # Errors
+    ///
+    /// The same.
+    pub fn send_to_addr(&self, buf: &[u8], address: &SocketAddr) -> Result<usize> {
+        let timeout = std_unix::UnixDatagram::write_timeout;
+        self.0
+            .again_and_again(timeout, |socket| socket.send_to_addr(buf, address))
     }
 
     /// Sends a datagram to whom the socket is [connected](Self::connect) to.

@@ -7,9 +7,11 @@
 //!                                                                   └─ the *poller*, one of the idle Ms   sleeps there
 //! ```
 //!
-//! One epoll instance for the process, made when the first file is watched. Files are watched edge by edge: who wants to wait has
-//! tried, and was told that it would block; an edge since then is kept as `ready`. An edge may be old: who waits tries again and
-//! again, so one wake-up too many costs a try.
+//! One epoll instance for the process, made when the first file is watched. Files are watched edge by edge, and the edges counted: who wants
+//! to wait has read the count, tried, and was told that it would block; if there was an edge since it read the count, it does not wait. (A mark
+//! that the first takes who waits is not enough. Of two who accept connections, or read, the one may take the mark and something of what there is
+//! and go away with that; then the other waits although there is more.) An edge may be old: who waits tries again and again, so one
+//! wake-up too many costs a try.
 //!
 //! # The poller
 //!
@@ -38,14 +40,15 @@ use crate::{
     waitlist::{Node, WaitList},
 };
 use std::{
-    array, io, mem,
+    array, io,
     os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+    panic::RefUnwindSafe,
     ptr,
     sync::{
         OnceLock,
         atomic::{
-            AtomicU64, AtomicUsize,
-            Ordering::{Relaxed, SeqCst},
+            AtomicU32, AtomicU64, AtomicUsize,
+            Ordering::{Acquire, Relaxed, Release, SeqCst},
         },
     },
     time::Duration,
@@ -88,14 +91,17 @@ pub(crate) enum Interest {
 #[derive(Debug)]
 pub(crate) struct Watch {
     /// By [`Interest`].
-    sides: [Mutex<Side>; 2],
+    sides: [Side; 2],
 }
+
+/// Nobody who unwinds leaves a watch half changed.
+impl RefUnwindSafe for Watch {}
 
 #[derive(Debug)]
 struct Side {
-    /// There was an edge that nobody has waited for.
-    ready: bool,
-    waiting: WaitList,
+    /// How many edges there were; changes under the lock.
+    edges: AtomicU32,
+    waiting: Mutex<WaitList>,
 }
 
 /// What the kernel told.
@@ -191,8 +197,9 @@ impl Netpoll {
                     )
                 };
                 match n {
-                    // Before Linux 5.11 the kernel counts in milliseconds: rather a little too long than again and again.
-                    -1 if io::Error::last_os_error().raw_os_error() == Some(libc::ENOSYS) => {
+                    // Before Linux 5.11, and in sandboxes that do not know this call, there are milliseconds: rather a little too
+                    // long than again and again.
+                    -1 if io::Error::last_os_error().kind() != io::ErrorKind::Interrupted => {
                         coarse(left.as_nanos().div_ceil(1_000_000))
                     }
                     n => n as i32,
@@ -242,11 +249,9 @@ impl Watch {
         let netpoll = Netpoll::get()?;
         let watch = FREE.lock().pop().unwrap_or_else(|| {
             Box::leak(Box::new(Self {
-                sides: array::from_fn(|_| {
-                    Mutex::new(Side {
-                        ready: false,
-                        waiting: WaitList::new(),
-                    })
+                sides: array::from_fn(|_| Side {
+                    edges: AtomicU32::new(0),
+                    waiting: Mutex::new(WaitList::new()),
                 }),
             }))
         });
@@ -264,40 +269,44 @@ impl Watch {
         // A descriptor that was closed behind our back is not watched any more.
         let _ = Netpoll::get().and_then(|netpoll| netpoll.control(libc::EPOLL_CTL_DEL, file.as_raw_fd(), 0, self));
         FILES.fetch_sub(1, SeqCst);
-        for side in &self.sides {
-            side.lock().ready = false;
-        }
         FREE.lock().push(self);
     }
 
     /// The file has become ready.
     fn edge(&self, interest: Interest) {
-        let mut side = self.sides[interest as usize].lock();
-        side.ready = true;
-        let woken = side.waiting.claim_all(Event::Done);
-        drop(side);
+        let side = &self.sides[interest as usize];
+        let mut waiting = side.waiting.lock();
+        side.edges.fetch_add(1, Release);
+        let woken = waiting.claim_all(Event::Done);
+        drop(waiting);
         woken.wake_all();
     }
 
-    /// Waits until the file has become ready since the last wait, or may have. `false`: that was not so `until` then.
-    pub(crate) fn wait(&self, interest: Interest, until: Until<'_>) -> bool {
+    /// How often the file has become ready: to be read before it is tried.
+    pub(crate) fn edges(&self, interest: Interest) -> u32 {
+        self.sides[interest as usize].edges.load(Acquire)
+    }
+
+    /// Waits until the file has become ready since there were so many `edges`, or may have. `false`: that was not so `until` then.
+    pub(crate) fn wait(&self, interest: Interest, edges: u32, until: Until<'_>) -> bool {
         checkpoint();
         let waiter = Waiter::new();
         let node = Node::new(&raw const waiter, ptr::null_mut());
-        let mut side = self.sides[interest as usize].lock(); // held until g0 has parked this party
-        if mem::take(&mut side.ready) {
+        let side = &self.sides[interest as usize];
+        let mut waiting = side.waiting.lock(); // held until g0 has parked this party
+        if side.edges.load(Relaxed) != edges {
             return true;
         }
-        side.waiting.push(&node);
+        waiting.push(&node);
         WAITING.fetch_add(1, SeqCst);
         sched().sysmon.alert(); // all Ps may be idle with no poller about: it looks after that
         let got = park(&waiter, WaitReason::Io, until, move || {
-            drop(side);
+            drop(waiting);
             true
         });
         WAITING.fetch_sub(1, SeqCst);
         if !got {
-            self.sides[interest as usize].lock().waiting.remove(&node);
+            side.waiting.lock().remove(&node);
         }
         got
     }
@@ -373,8 +382,14 @@ pub(crate) fn is_ready(file: BorrowedFd<'_>, interest: Interest, ms: i32) -> boo
         },
         revents: 0,
     };
-    // SAFETY: one entry, which lives here.
-    unsafe { libc::poll(&raw mut poll, 1, ms) != 0 }
+    loop {
+        // SAFETY: one entry, which lives here.
+        let n = unsafe { libc::poll(&raw mut poll, 1, ms) };
+        // A signal says nothing of the file. Whatever else is wrong with it, a try will tell.
+        if n >= 0 || io::Error::last_os_error().kind() != io::ErrorKind::Interrupted {
+            return n != 0;
+        }
+    }
 }
 
 /// [`Watch::wait`] in a simulation, which has one thread and its own time: looks again and again, while the others go on.
