@@ -1,4 +1,4 @@
-//! An echo server and its clients: plain reads and writes, thousands of sockets, no thread for each.
+//! An echo server and its clients: plain reads and writes, hundreds of sockets, thousands if asked, no thread for each.
 //!
 //! ```text
 //! cargo run --release --example echo [CONNECTIONS]

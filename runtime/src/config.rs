@@ -105,7 +105,7 @@ impl Config {
     /// Wishes, then environment, then defaults.
     pub(crate) fn resolve(wishes: &Wishes) -> Result<Self, ConfigError> {
         let procs = number(wishes.procs, "procs", "BATON_PROCS", PROCS_BOUNDS)?;
-        let retire = number(wishes.retire_ms, "retire_after", "BATON_RETIRE_MS", RETIRE_BOUNDS)?.unwrap_or(60_000);
+        let retire = number(wishes.retire_ms, "retire_after_ms", "BATON_RETIRE_MS", RETIRE_BOUNDS)?.unwrap_or(60_000);
         let max_threads = number(wishes.max_threads, "max_threads", "BATON_MAX_THREADS", THREADS_BOUNDS)?
             .unwrap_or(*THREADS_BOUNDS.end());
         let max_stack = number(wishes.max_stack, "max_stack", "BATON_MAX_STACK", STACK_BOUNDS)?.unwrap_or(1 << 20);

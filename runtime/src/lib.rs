@@ -45,6 +45,7 @@
 //! | [`net`], [`io`] | sockets as std's, and pipes, that wait without a thread each |
 //! | [`context`], [`errgroup`] | when to give up; goroutines that fail together |
 //! | [`block_on`](fn@block_on), [`block_on_within`] | futures in goroutines; `JoinHandle`, `Receiver`, `Timer` and `Ticker` are futures and streams |
+//! | [`Alloc`], [`profile`] | the allocator; who allocated what |
 //! | [`testing`] | simulations: one thread, interleavings by seed, time that does not wait |
 //! | [`blocking`], [`blocking_now`], [`on_big_stack`], [`yield_now`], [`metrics`](fn@metrics), [`debug`] | the scheduler |
 
@@ -83,7 +84,7 @@ mod ticket;
 pub mod time;
 mod waitlist;
 
-pub use baton_alloc::Alloc;
+pub use baton_alloc::{Alloc, profile};
 pub use baton_macros::{main, test};
 pub use baton_stack::StackGrowth;
 pub use config::ConfigError;

@@ -12,7 +12,7 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `runq`, `globrunq` | the queues |
-//! | `find` | the loop of g0: look for a goroutine, run it, do what it asked for |
+//! | `find`, `steal` | the loop of g0: look for a goroutine, run it, do what it asked for |
 //! | `ready` | `go!` and wake-ups: making goroutines runnable |
 //! | `idle` | Ms and Ps that have nothing to do, and who wakes them (`README.md` has the protocol and its proof) |
 //! | `blocking` | declared blocking calls |
@@ -21,6 +21,8 @@
 //! | `os` | what the monitor asks the kernel about a thread |
 //! | `overflow` | goroutines that end because their stack is full |
 //! | `procs`, `quota` | how many Ps there are; how many CPUs the process may use |
+//! | `netpoll` | files that goroutines wait for |
+//! | `scavenge` | stacks that processors carry go back |
 //! | `pause` | holding the scheduler still for a look at all goroutines |
 //! | `schedtrace` | a line about all this each period |
 //! | `note`, `lock` | what an M sleeps on; the locks of all this |

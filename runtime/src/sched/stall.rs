@@ -1,6 +1,6 @@
 //! Telling the program of goroutines that keep a thread to themselves for long.
 //!
-//! The monitor watches each M whose P it took. If the same goroutine is on it still when a time slice is over, the program's
+//! The monitor watches each M whose P it took. If the same goroutine is on it still after 10 ms in all, the program's
 //! hook is told, once for each stall, in a goroutine of its own: a hook that is slow, or blocks, holds nobody up. Where the
 //! goroutine is that stalls, the monitor reads if its thread sleeps; else it asks the thread, and does not wait for the answer
 //! ([`probe`]).
@@ -34,7 +34,7 @@ pub enum StallCause {
     Computing,
 }
 
-/// A goroutine that has kept its thread to itself for longer than a time slice, while others waited: what the hook of
+/// A goroutine that has kept its thread to itself for longer than 10 ms, two time slices, while others waited: what the hook of
 /// [`RuntimeBuilder::on_stall`](crate::RuntimeBuilder::on_stall) gets. Nothing is wrong with that: its processor went to
 /// another thread.
 #[derive(Clone, Debug)]

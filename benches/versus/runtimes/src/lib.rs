@@ -100,6 +100,23 @@ pub fn unit() -> u64 {
     black_box(x)
 }
 
+/// The longest time for which the machine stood still while it was meant to run a loop of [`compute_while`], in nanoseconds.
+static STOOD_STILL: AtomicU64 = AtomicU64::new(0);
+
+/// Computes as long as it is to `go_on`, and notes when the machine does not.
+///
+/// A few units take a fraction of a millisecond of this thread's CPU time, whoever runs in between; if they took more, then the kernel
+/// thought that they ran, and it was the host that did not run this CPU.
+pub fn compute_while(go_on: impl Fn() -> bool) {
+    let mut before = cpu_time(libc::CLOCK_THREAD_CPUTIME_ID);
+    while go_on() {
+        (0..16).for_each(|_| keep(unit()));
+        let now = cpu_time(libc::CLOCK_THREAD_CPUTIME_ID);
+        STOOD_STILL.fetch_max(now - before, Relaxed);
+        before = now;
+    }
+}
+
 /// Sleeps in the kernel for a millisecond, without asking any runtime.
 pub fn raw_sleep() {
     let ms = libc::timespec {
@@ -164,13 +181,15 @@ impl Ticks {
         now - self.start < Duration::from_secs(2)
     }
 
-    /// Prints the share of ticks, the longest gap, and the lateness that one tick in a thousand exceeds.
+    /// Prints the share of ticks, the longest gap, the lateness that one tick in a thousand exceeds, and the longest time for which the
+    /// machine stood still meanwhile, as far as a [`compute_while`] has seen.
     pub fn print(mut self) {
         self.late.sort();
         let at = (self.late.len() * 999 / 1_000).min(self.late.len() - 1);
         figure("ticks %", self.late.len() as f64 / 20.0);
         figure("gap ms", self.gap.as_secs_f64() * 1e3);
         figure("p99.9 late ms", self.late[at].as_secs_f64() * 1e3);
+        figure("machine still ms", STOOD_STILL.load(Relaxed) as f64 / 1e6);
     }
 }
 
@@ -204,10 +223,15 @@ impl Cooperation {
 /// CPU seconds that this process has used.
 #[must_use]
 pub fn cpu_seconds() -> f64 {
+    cpu_time(libc::CLOCK_PROCESS_CPUTIME_ID) as f64 / 1e9
+}
+
+/// The CPU time that one of the clocks for that shows, in nanoseconds.
+fn cpu_time(clock: libc::clockid_t) -> u64 {
     let mut t = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `t` is writable.
-    unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &mut t) };
-    t.tv_sec as f64 + t.tv_nsec as f64 / 1e9
+    unsafe { libc::clock_gettime(clock, &mut t) };
+    t.tv_sec as u64 * 1_000_000_000 + t.tv_nsec as u64
 }
 
 /// The row that the command line asks for.

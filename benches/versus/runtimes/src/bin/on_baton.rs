@@ -218,10 +218,12 @@ fn hog(blockers: usize) {
     let stop = Arc::new(AtomicBool::new(false));
     for i in 0..WORKERS + blockers {
         let stop = stop.clone();
-        go!(move || while !stop.load(Relaxed) {
+        go!(move || {
+            let go_on = || !stop.load(Relaxed);
             if i < WORKERS {
-                unit();
-            } else {
+                compute_while(go_on);
+            }
+            while go_on() {
                 raw_sleep()
             }
         });
@@ -244,9 +246,7 @@ fn latency() {
     let stop = Arc::new(AtomicBool::new(false));
     for _ in 0..4 {
         let stop = stop.clone();
-        go!(move || while !stop.load(Relaxed) {
-            unit();
-        });
+        go!(move || compute_while(|| !stop.load(Relaxed)));
     }
     go!(|| for i in 0..SHORT {
         go!(|| {

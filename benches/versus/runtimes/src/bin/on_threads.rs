@@ -119,12 +119,12 @@ fn hog(blockers: usize) {
     for i in 0..WORKERS + blockers {
         let stop = stop.clone();
         thread::spawn(move || {
-            while !stop.load(Relaxed) {
-                if i < WORKERS {
-                    unit();
-                } else {
-                    raw_sleep()
-                }
+            let go_on = || !stop.load(Relaxed);
+            if i < WORKERS {
+                compute_while(go_on);
+            }
+            while go_on() {
+                raw_sleep()
             }
         });
     }

@@ -332,12 +332,12 @@ async fn hog(blockers: usize) {
     let ticker = tokio::spawn(ticks());
     for i in 0..WORKERS + blockers {
         tokio::spawn(async move {
-            while Instant::now() < until {
-                if i < WORKERS {
-                    unit();
-                } else {
-                    raw_sleep();
-                }
+            let go_on = || Instant::now() < until;
+            if i < WORKERS {
+                compute_while(go_on);
+            }
+            while go_on() {
+                raw_sleep();
             }
         });
     }
@@ -348,11 +348,7 @@ async fn latency() {
     let until = Instant::now() + Duration::from_millis(2_100);
     let ticker = tokio::spawn(ticks());
     for _ in 0..4 {
-        tokio::spawn(async move {
-            while Instant::now() < until {
-                unit();
-            }
-        });
+        tokio::spawn(async move { compute_while(|| Instant::now() < until) });
     }
     tokio::spawn(async {
         for i in 0..SHORT {
