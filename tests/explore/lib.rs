@@ -3,6 +3,7 @@
 //! ```text
 //!   latch    one owner per P                            alloc/src/latch.rs           ┐ machine.rs  threads with store buffers
 //!   sleeper  no wake-up, timer, alert, file is lost     runtime/src/sched            ┘ search.rs   breadth first
+//!   edges    two who wait for one file get theirs       runtime/src/sched/netpoll.rs
 //!   select   no wait on channels is lost or doubled     runtime/src/chan
 //!   shrink   pages go from parked goroutines only       stack/src/shrink.rs
 //! ```
