@@ -145,14 +145,19 @@ impl Pool {
         }
     }
 
-    /// A new stack, and some more for those who come next: their guards are put up by one system call.
+    /// A new stack, and some more for those who come next: their guards are put up by one system call, and once there are many they get
+    /// their first pages by another.
     #[cold]
     fn litter(&'static self) -> Result<Stack, StackError> {
         let mut new = [const { None }; LITTER];
-        let mut refusal = self.with(|inner| inner.make(self, &mut new)).err();
+        let (many, made) = self.with(|inner| (inner.carved >= LITTER, inner.make(self, &mut new)));
+        let mut refusal = made.err();
         // SAFETY: they were carved just now, or all guards were refused before.
         let guarded = unsafe { reservation::put_up_all_guards(new.iter().flatten()) };
         let mut refused = [const { None }; LITTER];
+        if guarded && many {
+            reservation::populate_first_pages(new.iter().flatten());
+        }
         if !guarded {
             for (stack, refused) in new.iter_mut().zip(&mut refused) {
                 // SAFETY: as above.

@@ -398,6 +398,13 @@ pub(crate) unsafe fn put_up_all_guards<'a>(stacks: impl Iterator<Item = &'a Stac
     done
 }
 
+/// Gives at most [`LITTER`] new stacks the page that each begins with, by one system call: as many faults cost half as much again.
+pub(crate) fn populate_first_pages<'a>(stacks: impl Iterator<Item = &'a Stack>) {
+    let first = |stack: &Stack| stack.desc().hi() - PAGE..stack.desc().hi();
+    // SAFETY: inside their reservations, of which whoever holds a stack may use this page.
+    unsafe { pages::populate_all(stacks.map(first)) };
+}
+
 impl fmt::Debug for Desc {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Desc")

@@ -412,3 +412,31 @@ fn the_gauge_tells_how_deep_the_last_one_went() {
     }
     release(stack);
 }
+
+/// Where guards go up for many stacks at once, their first pages come at once as well; one stack that is made alone has none before it is used.
+#[test]
+fn of_many_stacks_the_first_pages_are_there() {
+    const MANY: usize = 200;
+    let _alone = alone();
+    let is_resident = |stack: &Stack| {
+        let page = (stack.desc().base() - 1) & !4095;
+        let mut resident = 0_u8;
+        // SAFETY: asks about one page, and writes one byte.
+        assert_eq!(unsafe { libc::mincore(page as *mut _, 4096, &raw mut resident) }, 0);
+        resident & 1 == 1
+    };
+    let first = acquire(spec(11 * MIB)).unwrap();
+    assert!(!is_resident(&first));
+    let stacks: Vec<_> = (0..MANY).map(|_| acquire(spec(11 * MIB)).unwrap()).collect();
+    let resident = stacks.iter().filter(|stack| is_resident(stack)).count();
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut version = kernel
+        .split(|c: char| !c.is_ascii_digit())
+        .map_while(|part| part.parse::<u32>().ok());
+    let many_by_one_call = version.next().zip(version.next()) >= Some((6, 15));
+    assert!(
+        resident >= MANY / 2 || !many_by_one_call || !traps_work(),
+        "{resident} on {kernel}"
+    );
+    stacks.into_iter().chain([first]).for_each(release);
+}

@@ -96,6 +96,16 @@ pub(crate) unsafe fn guard_all(ranges: impl Iterator<Item = Range<usize>>) -> bo
     unsafe { advise_all(ranges, MADV_GUARD_INSTALL) }
 }
 
+/// Gives all of these ranges physical pages by one system call, if that is possible here; as [`populate`]. At most [`AT_ONCE`] ranges.
+///
+/// # Safety
+///
+/// As for [`populate`], for each range.
+pub(crate) unsafe fn populate_all(ranges: impl Iterator<Item = Range<usize>>) {
+    // SAFETY: as the caller promised.
+    unsafe { advise_all(ranges, libc::MADV_POPULATE_WRITE) };
+}
+
 /// Gives the physical pages of all of these ranges back by one system call, and so by one request to the other processors to forget
 /// them; `false` if not all are gone: then each needs a [`give_back`] of its own. At most [`AT_ONCE`] ranges.
 ///
@@ -129,7 +139,12 @@ unsafe fn advise_all(ranges: impl Iterator<Item = Range<usize>>, advice: c_int) 
     }
     // SAFETY: as the caller promised; the vector outlives the call.
     let done = unsafe { libc::syscall(libc::SYS_process_madvise, PIDFD_SELF, vector.as_ptr(), len, advice, 0) };
-    if done < 0 && !matches!(process::errno(), libc::EAGAIN | libc::EINTR | libc::ENOMEM) {
+    if done < 0
+        && !matches!(
+            process::errno(),
+            libc::EAGAIN | libc::EINTR | libc::ENOMEM | libc::EFAULT
+        )
+    {
         REFUSED.store(true, Ordering::Relaxed);
     }
     usize::try_from(done) == Ok(bytes)
