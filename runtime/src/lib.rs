@@ -72,6 +72,7 @@ pub mod net;
 mod p;
 mod park;
 mod pinned;
+mod prefetch;
 mod runtime;
 mod sched;
 mod scope;

@@ -24,6 +24,7 @@ use crate::{
     p::{Own, P},
     park::Commit,
     pinned,
+    prefetch::{LINE, prefetch},
     site::Site,
     time::{self, heap::NEVER},
 };
@@ -358,21 +359,6 @@ unsafe fn fetch_ahead([first, second, third]: [*mut G; 3]) {
         prefetch(sp.wrapping_byte_add(LINE));
         prefetch(ptr::from_ref(body.desc()));
     }
-}
-
-/// Bytes of a cache line.
-const LINE: usize = 64;
-
-/// Has the processor fetch a cache line, some time soon. A hint: any address will do.
-#[inline(always)]
-fn prefetch<T>(at: *const T) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: a prefetch has no effect that a program could see, and does not fault.
-    unsafe {
-        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(at.cast());
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = at;
 }
 
 /// The P's stack cache refused this stack: the colder half of its kind goes to the shared pools, and it takes their place.

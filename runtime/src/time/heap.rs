@@ -11,6 +11,7 @@
 
 use crate::{
     g::G,
+    prefetch::{prefetch, prefetch_all},
     ticket::{self, Ticket},
 };
 use baton_stack::Desc;
@@ -186,6 +187,7 @@ impl Heap {
             return None;
         }
         let first = self.slots()[0];
+        prefetch(ptr::from_ref(first.desc)); // whoever claims it looks there, and the way down takes as long
         self.len -= 1;
         if self.len > 0 {
             // SAFETY: the last slot is in the array and was written.
@@ -228,6 +230,10 @@ impl Heap {
         let slots = self.slots_mut();
         loop {
             let first = at * ARITY + 1;
+            let next = first * ARITY + 1;
+            if let Some(grandchildren) = slots.get(next..next + ARITY * ARITY) {
+                prefetch_all(grandchildren); // some of them are next, and of a million hardly any is in a cache
+            }
             let children = first..(first + ARITY).min(slots.len());
             let Some(least) = children.min_by_key(|&c| slots[c].when) else {
                 break;
