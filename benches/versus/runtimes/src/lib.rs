@@ -7,6 +7,7 @@
 
 use std::{
     hint::black_box,
+    mem::MaybeUninit,
     sync::atomic::{AtomicU64, Ordering::Relaxed},
     time::{Duration, Instant},
 };
@@ -105,16 +106,29 @@ static STOOD_STILL: AtomicU64 = AtomicU64::new(0);
 
 /// Computes as long as it is to `go_on`, and notes when the machine does not.
 ///
-/// A few units take a fraction of a millisecond of this thread's CPU time, whoever runs in between; if they took more, then the kernel
-/// thought that they ran, and it was the host that did not run this CPU.
+/// A few units take a fraction of a millisecond. If they took longer and no other thread ran in between, by this thread's count of
+/// switches, then it was the host that did not run this CPU.
 pub fn compute_while(go_on: impl Fn() -> bool) {
-    let mut before = cpu_time(libc::CLOCK_THREAD_CPUTIME_ID);
+    let (mut before, mut switches_before) = (Instant::now(), switches());
     while go_on() {
         (0..16).for_each(|_| keep(unit()));
-        let now = cpu_time(libc::CLOCK_THREAD_CPUTIME_ID);
-        STOOD_STILL.fetch_max(now - before, Relaxed);
-        before = now;
+        let (now, switches) = (Instant::now(), switches());
+        if switches == switches_before {
+            STOOD_STILL.fetch_max((now - before).as_nanos() as u64, Relaxed);
+        }
+        (before, switches_before) = (now, switches);
     }
+}
+
+/// How often this thread has lost or given up its CPU to another one.
+fn switches() -> i64 {
+    let mut usage = MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: fills a struct that lives here; all its values may be zero, should the call fail.
+    let usage = unsafe {
+        libc::getrusage(libc::RUSAGE_THREAD, usage.as_mut_ptr());
+        usage.assume_init()
+    };
+    usage.ru_nvcsw + usage.ru_nivcsw
 }
 
 /// Sleeps in the kernel for a millisecond, without asking any runtime.
@@ -223,15 +237,10 @@ impl Cooperation {
 /// CPU seconds that this process has used.
 #[must_use]
 pub fn cpu_seconds() -> f64 {
-    cpu_time(libc::CLOCK_PROCESS_CPUTIME_ID) as f64 / 1e9
-}
-
-/// The CPU time that one of the clocks for that shows, in nanoseconds.
-fn cpu_time(clock: libc::clockid_t) -> u64 {
     let mut t = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `t` is writable.
-    unsafe { libc::clock_gettime(clock, &mut t) };
-    t.tv_sec as u64 * 1_000_000_000 + t.tv_nsec as u64
+    unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &mut t) };
+    t.tv_sec as f64 + t.tv_nsec as f64 / 1e9
 }
 
 /// The row that the command line asks for.
