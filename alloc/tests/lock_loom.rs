@@ -12,6 +12,7 @@
 /// What the lock finds under `super` and `crate` in the runtime, in terms of loom.
 #[path = "../../runtime/src/sync"]
 mod sync {
+    #[allow(dead_code, reason = "debuggers and reports use the rest")]
     #[path = "rawlock.rs"]
     pub(crate) mod rawlock;
     pub(crate) mod shim {
@@ -42,6 +43,7 @@ mod sync {
     use rawlock::RawLock;
 
     /// What reports say; nobody asks here.
+    #[allow(dead_code, reason = "the lock names it")]
     pub(crate) enum HeldBy {
         Party(u64),
         Readers(usize),
