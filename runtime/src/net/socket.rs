@@ -97,11 +97,6 @@ impl<T: AsFd> From<Pollable<T>> for Socket<T> {
     }
 }
 
-/// Of what waits for ever.
-pub(super) fn for_ever<T>(_: &T) -> Result<Option<Duration>> {
-    Ok(None)
-}
-
 /// What std's sockets fail with when they would block, or have blocked for as long as they were to.
 fn would_block() -> io::Error {
     io::Error::from_raw_os_error(libc::EAGAIN)
@@ -235,23 +230,69 @@ macro_rules! socket {
     };
 }
 
-/// Reading from a stream and writing to it, by whoever has a reference.
-macro_rules! stream {
-    ($stream:ident, $std:ty) => {
-        impl $stream {
+/// Waiting for as long as the socket's own timeouts say.
+macro_rules! timed {
+    ($socket:ident, $std:ty) => {
+        impl $socket {
             fn when_readable<R>(&self, read: impl FnMut(&$std) -> std::io::Result<R>) -> std::io::Result<R> {
-                self.0
-                    .when_ready($crate::sched::netpoll::Interest::Read, <$std>::read_timeout, read)
+                let interest = $crate::sched::netpoll::Interest::Read;
+                self.0.when_ready(interest, <$std>::read_timeout, read)
             }
 
             fn when_writable<R>(&self, write: impl FnMut(&$std) -> std::io::Result<R>) -> std::io::Result<R> {
-                self.0.when_ready(
-                    $crate::sched::netpoll::Interest::Write,
-                    <$std>::write_timeout,
-                    write,
-                )
+                let interest = $crate::sched::netpoll::Interest::Write;
+                self.0.when_ready(interest, <$std>::write_timeout, write)
             }
         }
+    };
+}
+
+/// Accepting, one after the other: `incoming` names the iterator.
+macro_rules! listener {
+    ($listener:ident, $std:ty, $stream:ident, $address:ty, $incoming:ident) => {
+        impl $listener {
+            /// Waits for the next connection, and says where it comes from.
+            ///
+            /// # Errors
+            ///
+            /// What the system says, and the limits of [`Pollable::new`](crate::io::Pollable::new).
+            pub fn accept(&self) -> std::io::Result<($stream, $address)> {
+                let (interest, for_ever) = ($crate::sched::netpoll::Interest::Read, |_: &$std| Ok(None));
+                let (stream, address) = self.0.when_ready(interest, for_ever, <$std>::accept)?;
+                Ok(($stream::watched(stream)?, address))
+            }
+
+            /// All connections, one after the other. Never ends.
+            #[must_use]
+            pub fn incoming(&self) -> $incoming<'_> {
+                $incoming(self)
+            }
+        }
+
+        #[doc = concat!("The connections to a [`", stringify!($listener), "`], as they come.")]
+        #[derive(Debug)]
+        pub struct $incoming<'a>(&'a $listener);
+
+        impl Iterator for $incoming<'_> {
+            type Item = std::io::Result<$stream>;
+
+            fn next(&mut self) -> Option<Self::Item> {
+                Some(self.0.accept().map(|(stream, _)| stream))
+            }
+
+            fn size_hint(&self) -> (usize, Option<usize>) {
+                (usize::MAX, None)
+            }
+        }
+
+        impl std::iter::FusedIterator for $incoming<'_> {}
+    };
+}
+
+/// Reading from a stream and writing to it, by whoever has a reference.
+macro_rules! stream {
+    ($stream:ident, $std:ty) => {
+        $crate::net::socket::timed!($stream, $std);
 
         impl std::io::Read for &$stream {
             fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
@@ -303,4 +344,4 @@ macro_rules! stream {
     };
 }
 
-pub(super) use {as_std, socket, stream};
+pub(super) use {as_std, listener, socket, stream, timed};

@@ -2,12 +2,10 @@
 
 use super::{
     connect,
-    socket::{Socket, as_std, for_ever, listen_for_many, socket, stream},
+    socket::{Socket, as_std, listen_for_many, listener, socket, stream},
 };
-use crate::sched::netpoll::Interest;
 use std::{
     io::{self, ErrorKind, Result},
-    iter::FusedIterator,
     net::{Shutdown, SocketAddr, ToSocketAddrs},
     os::linux::net::TcpStreamExt,
     time::Duration,
@@ -95,6 +93,7 @@ impl TcpStream {
 pub struct TcpListener(Socket<std::net::TcpListener>);
 
 socket!(TcpListener, std::net::TcpListener);
+listener!(TcpListener, std::net::TcpListener, TcpStream, SocketAddr, Incoming);
 
 impl TcpListener {
     /// Listens at the first of these addresses at which that is possible.
@@ -108,23 +107,6 @@ impl TcpListener {
         Self::watched(listener)
     }
 
-    /// Waits for the next connection, and says where it comes from.
-    ///
-    /// # Errors
-    ///
-    /// What the system says, and the limits of [`Pollable::new`](crate::io::Pollable::new).
-    pub fn accept(&self) -> Result<(TcpStream, SocketAddr)> {
-        let accept = std::net::TcpListener::accept;
-        let (stream, address) = self.0.when_ready(Interest::Read, for_ever, accept)?;
-        Ok((TcpStream::watched(stream)?, address))
-    }
-
-    /// All connections, one after the other. Never ends.
-    #[must_use]
-    pub fn incoming(&self) -> Incoming<'_> {
-        Incoming(self)
-    }
-
     as_std!(std::net::TcpListener {
         local_addr() -> SocketAddr;
         set_ttl(ttl: u32) -> ();
@@ -132,21 +114,3 @@ impl TcpListener {
         take_error() -> Option<io::Error>;
     });
 }
-
-/// The connections to a [`TcpListener`], as they come.
-#[derive(Debug)]
-pub struct Incoming<'a>(&'a TcpListener);
-
-impl Iterator for Incoming<'_> {
-    type Item = Result<TcpStream>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        Some(self.0.accept().map(|(stream, _)| stream))
-    }
-
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        (usize::MAX, None)
-    }
-}
-
-impl FusedIterator for Incoming<'_> {}

@@ -2,9 +2,8 @@
 
 use super::{
     connect,
-    socket::{Socket, as_std, socket},
+    socket::{Socket, as_std, socket, timed},
 };
-use crate::sched::netpoll::Interest;
 use std::{
     io::{self, Result},
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs},
@@ -29,6 +28,7 @@ use std::{
 pub struct UdpSocket(Socket<std::net::UdpSocket>);
 
 socket!(UdpSocket, std::net::UdpSocket);
+timed!(UdpSocket, std::net::UdpSocket);
 
 impl UdpSocket {
     /// A socket with the first of these addresses that can be had.
@@ -102,16 +102,6 @@ impl UdpSocket {
     /// As [`send_to`](Self::send_to).
     pub fn send(&self, buf: &[u8]) -> Result<usize> {
         self.when_writable(|socket| socket.send(buf))
-    }
-
-    fn when_readable<R>(&self, read: impl FnMut(&std::net::UdpSocket) -> Result<R>) -> Result<R> {
-        let timeout = std::net::UdpSocket::read_timeout;
-        self.0.when_ready(Interest::Read, timeout, read)
-    }
-
-    fn when_writable<R>(&self, write: impl FnMut(&std::net::UdpSocket) -> Result<R>) -> Result<R> {
-        let timeout = std::net::UdpSocket::write_timeout;
-        self.0.when_ready(Interest::Write, timeout, write)
     }
 
     as_std!(std::net::UdpSocket {

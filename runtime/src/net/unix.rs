@@ -1,10 +1,9 @@
 //! Sockets within the machine, by the names that [`std::os::unix::net`] has for them.
 
-use super::socket::{Socket, as_std, for_ever, socket, stream};
-use crate::{blocking, sched::netpoll::Interest};
+use super::socket::{Socket, as_std, listener, socket, stream, timed};
+use crate::blocking;
 use std::{
     io::{self, Result},
-    iter::FusedIterator,
     net::Shutdown,
     os::unix::net as std_unix,
     path::Path,
@@ -80,6 +79,7 @@ impl UnixStream {
 pub struct UnixListener(Socket<std_unix::UnixListener>);
 
 socket!(UnixListener, std_unix::UnixListener);
+listener!(UnixListener, std_unix::UnixListener, UnixStream, SocketAddr, Incoming);
 
 impl UnixListener {
     /// Listens at `path`, where nothing is yet.
@@ -100,46 +100,11 @@ impl UnixListener {
         Self::watched(std_unix::UnixListener::bind_addr(address)?)
     }
 
-    /// Waits for the next connection, and says where it comes from.
-    ///
-    /// # Errors
-    ///
-    /// What the system says, and the limits of [`Pollable::new`](crate::io::Pollable::new).
-    pub fn accept(&self) -> Result<(UnixStream, SocketAddr)> {
-        let accept = std_unix::UnixListener::accept;
-        let (stream, address) = self.0.when_ready(Interest::Read, for_ever, accept)?;
-        Ok((UnixStream::watched(stream)?, address))
-    }
-
-    /// All connections, one after the other. Never ends.
-    #[must_use]
-    pub fn incoming(&self) -> Incoming<'_> {
-        Incoming(self)
-    }
-
     as_std!(std::os::unix::net::UnixListener {
         local_addr() -> SocketAddr;
         take_error() -> Option<io::Error>;
     });
 }
-
-/// The connections to a [`UnixListener`], as they come.
-#[derive(Debug)]
-pub struct Incoming<'a>(&'a UnixListener);
-
-impl Iterator for Incoming<'_> {
-    type Item = Result<UnixStream>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        Some(self.0.accept().map(|(stream, _)| stream))
-    }
-
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        (usize::MAX, None)
-    }
-}
-
-impl FusedIterator for Incoming<'_> {}
 
 impl<'a> IntoIterator for &'a UnixListener {
     type Item = Result<UnixStream>;
@@ -154,6 +119,7 @@ impl<'a> IntoIterator for &'a UnixListener {
 pub struct UnixDatagram(Socket<std_unix::UnixDatagram>);
 
 socket!(UnixDatagram, std_unix::UnixDatagram);
+timed!(UnixDatagram, std_unix::UnixDatagram);
 
 impl UnixDatagram {
     /// A socket at `path`, where nothing is yet.
@@ -258,16 +224,6 @@ impl UnixDatagram {
     /// As [`send_to`](Self::send_to).
     pub fn send(&self, buf: &[u8]) -> Result<usize> {
         self.when_writable(|socket| socket.send(buf))
-    }
-
-    fn when_readable<R>(&self, read: impl FnMut(&std_unix::UnixDatagram) -> Result<R>) -> Result<R> {
-        let timeout = std_unix::UnixDatagram::read_timeout;
-        self.0.when_ready(Interest::Read, timeout, read)
-    }
-
-    fn when_writable<R>(&self, write: impl FnMut(&std_unix::UnixDatagram) -> Result<R>) -> Result<R> {
-        let timeout = std_unix::UnixDatagram::write_timeout;
-        self.0.when_ready(Interest::Write, timeout, write)
     }
 
     as_std!(std::os::unix::net::UnixDatagram {
