@@ -3,7 +3,7 @@
 //!
 //! There are no store buffers here: the count is written under a lock that who waits takes as well, and the file is the kernel's.
 
-use std::collections::{HashSet, VecDeque};
+use baton_explore::reach;
 
 /// What each of the two wants.
 const EACH: u8 = 3;
@@ -113,25 +113,19 @@ impl State {
 
 /// The number of states, or one in which somebody sleeps for ever.
 fn explore(protocol: Protocol) -> Result<usize, State> {
-    let mut seen = HashSet::from([State::start()]);
-    let mut open = VecDeque::from([State::start()]);
-    while let Some(state) = open.pop_front() {
+    reach(State::start(), |state| {
         let steps = [
             state.arrive(),
             state.dispatch(),
             state.step(0, protocol),
             state.step(1, protocol),
         ];
-        if steps.iter().all(Option::is_none) && state.who.iter().any(|(at, _)| *at != At::Done) {
-            return Err(state);
+        let stuck = steps.iter().all(Option::is_none);
+        if stuck && state.who.iter().any(|(at, _)| *at != At::Done) {
+            return Err(state.clone());
         }
-        for next in steps.into_iter().flatten() {
-            if seen.insert(next.clone()) {
-                open.push_back(next);
-            }
-        }
-    }
-    Ok(seen.len())
+        Ok(steps.into_iter().flatten().collect())
+    })
 }
 
 #[test]

@@ -10,6 +10,11 @@
 //!
 //! They run no code of the runtime: they are what its protocols say, step by step. So they are optimised in debug builds too.
 
+use std::{
+    collections::{HashSet, VecDeque},
+    hash::Hash,
+};
+
 /// Whether the largest models are wanted, which take minutes and a gigabyte: `BATON_EXPLORE=all`, as `.ci/run` does once. The others
 /// have one thread or one push less.
 #[must_use]
@@ -22,4 +27,22 @@ pub fn thorough() -> bool {
 #[must_use]
 pub fn most() -> usize {
     if thorough() { usize::MAX } else { 100_000 }
+}
+
+/// Visits all states that can be reached from `start`, the nearest first, and counts them.
+///
+/// # Errors
+///
+/// What `steps` says of a state that is wrong, instead of the states that follow it.
+pub fn reach<S: Clone + Eq + Hash, E>(start: S, mut steps: impl FnMut(&S) -> Result<Vec<S>, E>) -> Result<usize, E> {
+    let mut seen = HashSet::from([start.clone()]);
+    let mut open = VecDeque::from([start]);
+    while let Some(state) = open.pop_front() {
+        for next in steps(&state)? {
+            if seen.insert(next.clone()) {
+                open.push_back(next);
+            }
+        }
+    }
+    Ok(seen.len())
 }

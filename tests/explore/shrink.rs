@@ -2,7 +2,7 @@
 //! with store buffers: one thread resumes and suspends, one shrinks. Without the barrier the search must find the two at
 //! work together.
 
-use std::collections::{HashSet, VecDeque};
+use baton_explore::reach;
 
 /// Rounds of each thread.
 const ROUNDS: u8 = 3;
@@ -155,11 +155,9 @@ impl State {
 
 /// The number of states, or a wrong one.
 fn explore(barrier: Barrier) -> Result<usize, State> {
-    let mut seen = HashSet::from([State::start()]);
-    let mut open = VecDeque::from([State::start()]);
-    while let Some(state) = open.pop_front() {
+    reach(State::start(), |state| {
         if state.is_wrong() {
-            return Err(state);
+            return Err(state.clone());
         }
         let steps = [
             state.step_owner(barrier),
@@ -173,13 +171,8 @@ fn explore(barrier: Barrier) -> Result<usize, State> {
             !stuck || done && state.owner == Owner::Parked,
             "somebody waits for ever: {state:?}"
         );
-        for next in steps.into_iter().flatten() {
-            if seen.insert(next.clone()) {
-                open.push_back(next);
-            }
-        }
-    }
-    Ok(seen.len())
+        Ok(steps.into_iter().flatten().collect())
+    })
 }
 
 #[test]
