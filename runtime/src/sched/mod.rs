@@ -17,7 +17,7 @@
 //! | `idle` | Ms and Ps that have nothing to do, and who wakes them (`README.md` has the protocol and its proof) |
 //! | `blocking` | declared blocking calls |
 //! | `habit` | goroutines that block again and again |
-//! | `sysmon`, `stall` | the monitor: handoff, missed timers, new Ms; what it tells the program |
+//! | `sysmon`, `verdict`, `stall` | the monitor: handoff, missed timers, new Ms; whose P is taken, and why; what it tells the program |
 //! | `os` | what the monitor asks the kernel about a thread |
 //! | `overflow` | goroutines that end because their stack is full |
 //! | `procs`, `quota` | how many Ps there are; how many CPUs the process may use |
@@ -52,6 +52,7 @@ mod schedtrace;
 pub(crate) mod stall;
 mod steal;
 pub(crate) mod sysmon;
+mod verdict;
 
 pub use blocking::{blocking, blocking_now, on_big_stack};
 pub(crate) use find::{forget_current, suspend, suspend_yield};

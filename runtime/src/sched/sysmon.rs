@@ -7,15 +7,12 @@
 //!     thread computes ············· for a slice ··· take P   (handoff: hog; its CPU clock says that it computes)
 //! ```
 //!
-//! A thread that waits for its CPU, or for a lock of the runtime whose holder does, is left alone: with another thread in its place one
-//! more would wait. (For a lock a tenth of a second at most: then it is a blocker as any.)
+//! [`verdict`] says which it is, and when nothing is to be done.
 //!
 //! A P that is taken goes on the idle list with all that it owns, and an M that was reserved beforehand picks it up. With
 //! no M to be had (the cap, or a kernel that refuses threads) nothing is taken: that P waits with its M.
 //!
-//! Where /proc is denied nobody knows who sleeps: then whoever stands still for a slice counts as a hog. Where the CPU clock is denied a slice is
-//! wall time alone. A round in which the monitor itself overslept proves nothing about
-//! others and is skipped.
+//! A round in which the monitor itself overslept proves nothing about others and is skipped.
 //!
 //! How long it sleeps between two looks:
 //!
@@ -40,6 +37,7 @@ use super::{
     procs, quota, scavenge, sched,
     schedtrace::Schedtrace,
     stall::{Cause, Stalls},
+    verdict,
 };
 use crate::{
     deadlock,
@@ -61,18 +59,6 @@ use std::{
     time::Duration,
 };
 
-/// After this long in a declared blocking call the P may be taken, in nanoseconds.
-const DECLARED_NS: u64 = 20_000;
-/// After this long with a sleeping thread.
-const UNDECLARED_NS: u64 = 50_000;
-/// After this long at all: the time slice. Less than Go's 10 ms by what the monitor may come late, which is up to 5 ms where goroutines
-/// compute on all CPUs.
-const SLICE_NS: u64 = 5_000_000;
-/// Of which its thread has computed so much at least: where there are more threads than CPUs, one whose turns take microseconds may
-/// wait for the CPU for longer than a slice, and so would another one in its place, as a rule.
-const COMPUTED_NS: u64 = SLICE_NS / 4;
-/// So long a thread may sleep for a lock of the runtime. Holders that wait for the CPU have kept others waiting for half of that.
-const LOCK_NS: u64 = 100_000_000;
 /// A monitor that comes so late has not had the CPU, and neither may have others.
 const OVERSLEPT_NS: u64 = 4_000_000;
 
@@ -87,7 +73,7 @@ const SLEEP_DECLARED_NS: u64 = 20_000;
 /// The sleep before the second look at a P that stands still; from there it doubles.
 const SLEEP_FIRST_NS: u64 = 50_000;
 /// The longest sleep while goroutines wait: with the second look, a thread that sleeps is found within half a millisecond.
-const SLEEP_BUSY_NS: u64 = 400_000;
+pub(super) const SLEEP_BUSY_NS: u64 = 400_000;
 /// The longest sleep while Ps run.
 const SLEEP_QUIET_NS: u64 = 10_000_000;
 
@@ -439,30 +425,16 @@ impl Monitor {
             }
             seen.suspicious |= !mem::replace(&mut record.again, true);
             let still = now - record.since;
-            let limit = if declared { DECLARED_NS } else { UNDECLARED_NS };
-            if still < limit {
-                continue;
+            match verdict::cause(m, declared, still, record.used, &mut self.probes) {
+                Ok(cause) => suspects.push(Suspect {
+                    i,
+                    cause,
+                    m,
+                    site: m.site(),
+                    since: record.since,
+                }),
+                Err(left) => seen.slice_ends = seen.slice_ends.min(left),
             }
-            let cause = if declared {
-                Cause::Declared
-            } else {
-                let blocks = blocks(&mut self.probes, m, still);
-                match undeclared(blocks, still, record.used, || os::cpu_time(tid)) {
-                    Ok(cause) => cause,
-                    Err(left) => {
-                        seen.slice_ends = seen.slice_ends.min(left);
-                        continue;
-                    }
-                }
-            };
-            let since = record.since;
-            suspects.push(Suspect {
-                i,
-                cause,
-                m,
-                site: m.site(),
-                since,
-            });
         }
         if abandoned || sched.earliest() <= now || sched.global.len() > 0 {
             seen.waiting = true;
@@ -616,42 +588,6 @@ impl Monitor {
     }
 }
 
-/// Whether the thread of `m`, which has stood `still` for so long, sleeps in the kernel, and not for a lock of the runtime: `None` if the
-/// system does not say.
-fn blocks(probes: &mut Probes, m: &M, still: u64) -> Option<bool> {
-    let waits = m.latch().lock_waits();
-    if still < LOCK_NS && !waits.is_multiple_of(2) {
-        return Some(false);
-    }
-    let sleeps = probes.sleeps(m.tid.load(Relaxed))?;
-    Some(sleeps && m.latch().lock_waits() == waits) // else it was for a lock, and has got it
-}
-
-/// Why the P is to be taken of a thread that has stood `still` for so long outside of declared calls, if it is; else how many nanoseconds
-/// that will take at least. Whether it `blocks`, and the CPU time that it had `used` when it was first seen to stand still and that the
-/// `clock` shows now, are `None` if the system does not say.
-fn undeclared(
-    blocks: Option<bool>,
-    still: u64,
-    used: Option<u64>,
-    clock: impl FnOnce() -> Option<u64>,
-) -> Result<Cause, u64> {
-    if blocks == Some(true) {
-        return Ok(Cause::Undeclared);
-    }
-    if still < SLICE_NS {
-        return Err(SLICE_NS - still);
-    }
-    // Who may be asleep needs no CPU time.
-    let known = blocks.and(used);
-    let computed = known.and_then(|used| Some(clock()?.saturating_sub(used)));
-    match computed {
-        // The time that is left may not begin to pass soon.
-        Some(computed) if computed < COMPUTED_NS => Err((COMPUTED_NS - computed).max(SLEEP_BUSY_NS)),
-        _ => Ok(Cause::Hog),
-    }
-}
-
 /// How many on the ring a P keeps to itself that gave so many turns in `elapsed` nanoseconds.
 fn kept(turns: u64, elapsed: u64) -> u32 {
     let soon = turns.saturating_mul(KEPT_NS) / elapsed.max(1);
@@ -712,9 +648,9 @@ pub(crate) fn block_signals() {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::{go, lock, m};
-    use std::{sync::mpsc, thread};
+    use super::{find, sched};
+    use crate::m;
+    use std::sync::atomic::Ordering::SeqCst;
 
     /// The monitor may have looked, and gone to sleep, while the goroutines were on no queue.
     #[test]
@@ -731,66 +667,5 @@ mod tests {
             // Now and then it has woken by itself in between.
             assert!((0..1_000).any(wakes));
         });
-    }
-    #[test]
-    fn a_hog_is_who_computes_for_a_slice() {
-        let why = |blocks, still, used: Option<u64>, now| undeclared(blocks, still, used, || now);
-        let awake = Some(false);
-        assert_eq!(why(awake, SLICE_NS - 7, Some(0), Some(SLICE_NS)), Err(7));
-        assert_eq!(why(awake, SLICE_NS, Some(9), Some(9 + COMPUTED_NS)), Ok(Cause::Hog));
-        let left = COMPUTED_NS / 2;
-        assert_eq!(why(awake, 9 * SLICE_NS, Some(9), Some(9 + left)), Err(left));
-        assert_eq!(
-            why(awake, 9 * SLICE_NS, Some(9), Some(9)),
-            Err(COMPUTED_NS),
-            "it waits for its CPU"
-        );
-        assert_eq!(why(Some(true), 1, Some(9), Some(9)), Ok(Cause::Undeclared));
-        // The system does not say who had the CPU, or who sleeps.
-        assert_eq!(why(awake, SLICE_NS, Some(9), None), Ok(Cause::Hog));
-        assert_eq!(why(awake, SLICE_NS, None, Some(9)), Ok(Cause::Hog));
-        assert_eq!(
-            why(None, SLICE_NS, Some(9), Some(9)),
-            Ok(Cause::Hog),
-            "it may sleep for ever"
-        );
-        assert_eq!(why(None, SLICE_NS - 7, Some(9), Some(9)), Err(7));
-    }
-
-    #[test]
-    fn who_waits_for_a_lock_of_the_runtime_does_not_block() {
-        static LOCK: lock::Mutex<()> = lock::Mutex::new(());
-        let held = LOCK.lock();
-        let (tell, told) = mpsc::channel();
-        let (seen, end) = mpsc::channel::<()>();
-        let waiter = go!(move || {
-            let m = m::current().expect("who runs a goroutine is an M");
-            tell.send((m, m.latch().lock_waits())).unwrap();
-            drop(LOCK.lock());
-            end.recv().unwrap_err();
-        });
-        let (m, before) = told.recv().unwrap();
-        while m.latch().lock_waits() == before {
-            thread::yield_now();
-        }
-        let (mut probes, mut asleep, mut blocking) = (Probes::default(), 0, 0);
-        while asleep < 20 {
-            match probes.sleeps(m.tid.load(Relaxed)) {
-                Some(sleeps) => asleep += u32::from(sleeps),
-                None => return, // the system does not say
-            }
-            blocking += u32::from(blocks(&mut probes, m, 0) == Some(true));
-        }
-        assert!(blocking < 10, "{blocking}"); // a page fault between two sleeps is no lock
-        while !m.latch().lock_waits().is_multiple_of(2) {
-            thread::yield_now();
-        }
-        assert_ne!(blocks(&mut probes, m, LOCK_NS), None);
-        drop(held);
-        while blocks(&mut probes, m, 0) != Some(true) {
-            thread::yield_now();
-        }
-        drop(seen);
-        waiter.join().unwrap();
     }
 }
