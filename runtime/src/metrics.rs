@@ -82,7 +82,7 @@ pub struct Metrics {
     pub handoffs_declared: u64,
     /// Processors taken because a thread was found asleep in the kernel.
     pub handoffs_undeclared: u64,
-    /// Processors taken because a goroutine computed for longer than a time slice, 5 ms.
+    /// Processors taken because a goroutine computed for longer than a time slice, 4 ms.
     pub handoffs_hog: u64,
     /// Times that a thread gave its processor up beforehand, for a goroutine that was found asleep the last time.
     pub handoffs_foreseen: u64,

@@ -147,6 +147,7 @@ pub(crate) fn init(config: Config) -> Result<(), ConfigError> {
 
 impl Sched {
     fn start(config: Config) -> Self {
+        os::make_room_for_files();
         baton_alloc::lease::attach(); // probes membarrier, before any P exists
         // SAFETY: the handler does nothing but store a flag. Should there be no memory for it, a forked child is not told.
         unsafe { libc::pthread_atfork(None, None, Some(in_forked_child)) };

@@ -9,7 +9,10 @@ use std::{
     fs::{self, File},
     io,
     mem::MaybeUninit,
-    os::unix::fs::FileExt,
+    os::{
+        fd::AsRawFd,
+        unix::fs::{FileExt, MetadataExt},
+    },
     ptr,
     sync::atomic::{AtomicI32, Ordering::Relaxed},
 };
@@ -19,6 +22,9 @@ const KEPT: usize = 64;
 
 /// The slice that a prompt thread asks for, in nanoseconds: the shortest that Linux grants.
 const SHORT_NS: u64 = 100_000;
+
+/// Files for which there is room in the kernel's table from the beginning; a pointer each.
+const ROOM: u64 = 16 << 10;
 
 /// By how much the system may be late with a timer of an ordinary thread, in nanoseconds: what the first prompt one had before.
 static SLACK: AtomicI32 = AtomicI32::new(0);
@@ -60,6 +66,30 @@ fn ask_for_slice(ns: u64) {
                 attr.sched_runtime = ns;
                 libc::syscall(libc::SYS_sched_setattr, 0, attr, 0);
             }
+        }
+    }
+}
+
+/// While this is the only thread: has the kernel make room in its table of the process's files for as many as the process may open, or
+/// [`ROOM`]. Once there are others it lets whoever opens a file sleep for 10 to 30 ms each time that it doubles the table.
+pub(super) fn make_room_for_files() {
+    let Ok(task) = File::open("/proc/self/task") else {
+        return;
+    };
+    // Itself, its parent, and a folder for each thread.
+    if !task.metadata().is_ok_and(|about| about.nlink() == 3) {
+        return;
+    }
+    let mut limit = MaybeUninit::<libc::rlimit>::uninit();
+    // SAFETY: the call writes the limit if it succeeds, and only then is it read; the descriptor that is made is nobody's but ours.
+    unsafe {
+        if libc::getrlimit(libc::RLIMIT_NOFILE, limit.as_mut_ptr()) != 0 {
+            return;
+        }
+        let last = limit.assume_init().rlim_cur.min(ROOM).saturating_sub(1);
+        let fd = libc::fcntl(task.as_raw_fd(), libc::F_DUPFD_CLOEXEC, last);
+        if fd >= 0 {
+            libc::close(fd);
         }
     }
 }

@@ -34,7 +34,7 @@ pub enum StallCause {
     Computing,
 }
 
-/// A goroutine that has kept its thread to itself for longer than 10 ms, two time slices, while others waited: what the hook of
+/// A goroutine that has kept its thread to itself for longer than 10 ms, two time slices and a half, while others waited: what the hook of
 /// [`RuntimeBuilder::on_stall`](crate::RuntimeBuilder::on_stall) gets. Nothing is wrong with that: its processor went to
 /// another thread.
 #[derive(Clone, Debug)]

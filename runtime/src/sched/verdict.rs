@@ -27,7 +27,7 @@ const DECLARED_NS: u64 = 20_000;
 const UNDECLARED_NS: u64 = 50_000;
 /// After this long at all: the time slice. Less than Go's 10 ms by what the monitor may come late, which is up to 5 ms where goroutines
 /// compute on all CPUs.
-const SLICE_NS: u64 = 5_000_000;
+const SLICE_NS: u64 = 4_000_000;
 /// Of which its thread has computed so much at least: where there are more threads than CPUs, one whose turns take microseconds may
 /// wait for the CPU for longer than a slice, and so would another one in its place, as a rule.
 const COMPUTED_NS: u64 = SLICE_NS / 4;
