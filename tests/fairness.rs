@@ -1,7 +1,7 @@
 //! Nobody starves beside goroutines that keep a processor busy: else these would not end. (Those that wake each other:
 //! `two_that_wake_each_other_starve_nobody` in `goroutines.rs`.)
 
-use baton::{JoinHandle, chan, go};
+use baton::{JoinHandle, chan, go, sync::WaitGroup};
 use std::{
     sync::{
         Arc,
@@ -88,15 +88,16 @@ fn timers_have_their_turn() {
     ran.succeeded();
 }
 
-/// `n` goroutines that sleep until `due`, and then say how many of the others had run; all are asleep.
-fn sleepers(n: usize, due: Instant) -> Vec<JoinHandle<usize>> {
+/// `n` goroutines, of this group, that sleep until `due`, and then say how many of the others had run; all are asleep.
+fn sleepers(n: usize, due: Instant, all: &WaitGroup) -> Vec<JoinHandle<usize>> {
     let asleep = Arc::new(AtomicUsize::new(0));
     let sleepers = (0..n)
         .map(|_| {
-            let asleep = asleep.clone();
+            let (asleep, member) = (asleep.clone(), all.clone());
             go!(move || {
                 asleep.fetch_add(1, SeqCst);
                 baton::time::sleep_until(due);
+                drop(member);
                 RAN.load(SeqCst)
             })
         })
@@ -124,7 +125,7 @@ struct TooLate;
 
 /// Sleepers that are due at one time wake beside more others than a ring holds, each of which has one turn after the other: in between
 /// those have some turns, and few.
-fn wake_before_the_others(sleepers: Vec<JoinHandle<usize>>, due: Instant) -> Result<(), TooLate> {
+fn wake_before_the_others(sleepers: Vec<JoinHandle<usize>>, all: WaitGroup, due: Instant) -> Result<(), TooLate> {
     static OVER: AtomicBool = AtomicBool::new(false);
     OVER.store(false, SeqCst);
     let other = || {
@@ -135,6 +136,7 @@ fn wake_before_the_others(sleepers: Vec<JoinHandle<usize>>, due: Instant) -> Res
     };
     let others: Vec<_> = (0..1_500).map(|_| go!(other)).collect();
     let in_time = Instant::now() < due;
+    all.wait(); // in one turn: to join them takes up to one for each
     let mut before: Vec<_> = sleepers.into_iter().map(|g| g.join().unwrap()).collect();
     OVER.store(true, SeqCst);
     others.into_iter().for_each(|other| other.join().unwrap());
@@ -153,7 +155,12 @@ fn wake_before_the_others(sleepers: Vec<JoinHandle<usize>>, due: Instant) -> Res
 #[test]
 fn sleepers_go_before_a_long_queue() {
     let ran = child::run("sleepers_go_before_a_long_queue", ONE, &[], || {
-        baton::run(|| before_they_are_due(|due| wake_before_the_others(sleepers(200, due), due)));
+        baton::run(|| {
+            before_they_are_due(|due| {
+                let all = WaitGroup::new();
+                wake_before_the_others(sleepers(200, due, &all), all, due)
+            });
+        });
     });
     ran.succeeded();
 }
@@ -172,19 +179,21 @@ fn sleepers_without_a_processor_go_before_a_long_queue() {
                 before_they_are_due(|due| {
                     BEGUN.store(0, SeqCst);
                     baton::set_procs(2).unwrap();
+                    let all = WaitGroup::new();
                     let halves: Vec<_> = (0..2)
                         .map(|_| {
+                            let all = all.clone();
                             go!(move || {
                                 // Each on a processor of its own.
                                 BEGUN.fetch_add(1, SeqCst);
                                 while BEGUN.load(SeqCst) < 2 {}
-                                sleepers(100, due)
+                                sleepers(100, due, &all)
                             })
                         })
                         .collect();
-                    let all = halves.into_iter().flat_map(|half| half.join().unwrap()).collect();
+                    let sleepers = halves.into_iter().flat_map(|half| half.join().unwrap()).collect();
                     baton::set_procs(1).unwrap();
-                    wake_before_the_others(all, due)
+                    wake_before_the_others(sleepers, all, due)
                 });
             });
         },
