@@ -266,6 +266,7 @@ fn look(p: &'static P, own: &mut Own, left: &mut Left, spec: Spec) -> (Next, Job
     let mut job = Job::NONE;
     if tick.is_multiple_of(GLOBAL_EVERY) || p.attention.load(Relaxed) {
         p.attention.store(false, Relaxed);
+        own.sleepers_from = own.sleepers_from.wrapping_add(1); // nobody has this turn
         next = Next::Round;
     } else {
         // SAFETY: inside a section, which owns P and the goroutines on its ring.
