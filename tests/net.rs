@@ -92,6 +92,7 @@ fn hundreds_are_served_without_a_thread_each() {
         // SAFETY: the child has the heap, and no lock of std's is held here.
         let pid = unsafe { libc::fork() };
         if pid != 0 {
+            assert!(pid > 0, "no child");
             let mut status = 0;
             // SAFETY: `status` is there for the call.
             assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);

@@ -479,7 +479,13 @@ fn fire_timers(m: &'static M) -> bool {
 
 /// Whether sleepers may be put at the front of the ring: not if the last ones were put there only just now. Inside a section.
 fn may_wake(p: &P, own: &Own) -> bool {
-    p.runq.len() == 0 || own.sleepers_from.wrapping_sub(p.tick.load(Relaxed)).cast_signed() <= 0
+    p.runq.len() == 0 || !is_ahead(own.sleepers_from, p.tick.load(Relaxed))
+}
+
+/// Whether `tick` will soon be `sleepers_from`: at most [`put_in_front`] sets it so far ahead. Both wrap around, and long after the
+/// last sleepers the one may be any distance from the other.
+fn is_ahead(sleepers_from: u32, tick: u32) -> bool {
+    (1..=SLEEPERS as u32 * 3 / 2).contains(&sleepers_from.wrapping_sub(tick))
 }
 
 /// Puts sleepers that are due, and this M's, at the front of the ring, the first of them first. Gives those at its end who had to
@@ -717,5 +723,20 @@ pub(crate) fn forget_current() {
             body.desc().set_owner(ptr::null());
         }
         m.forget_goroutine();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sleepers_are_put_off_for_a_batch_and_not_for_half_of_all_ticks() {
+        let put = u32::MAX - 20;
+        let from = put.wrapping_add(SLEEPERS as u32 * 3 / 2);
+        assert!(is_ahead(from, put) && is_ahead(from, from.wrapping_sub(1)));
+        for since in [0, 1, 1 << 31, (1 << 31) + 1, u32::MAX - 100] {
+            assert!(!is_ahead(from, from.wrapping_add(since)), "{since}");
+        }
     }
 }
