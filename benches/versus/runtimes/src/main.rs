@@ -5,8 +5,9 @@
 //! ```
 //!
 //! Every cell is the median of its rounds; a round runs every program of a row once, one process each, so that whatever the machine does
-//! meanwhile happens to all. Before the rows with a million tasks at once memory is warmed for each program ([`warm`]). Go's programs are
-//! built and run where `go` is installed. A program that has no such row exits with 3; one that fails shows as `fails`.
+//! meanwhile happens to all. Before the rows with a million tasks at once memory is warmed for each program ([`warm`]). A round in which a
+//! hypervisor kept the CPUs from some program is repeated for all ([`Stolen`]). Go's programs are built and run where `go` is installed. A
+//! program that has no such row exits with 3; one that fails shows as `fails`.
 
 use std::{
     collections::BTreeMap,
@@ -18,7 +19,7 @@ use std::{
 use versus_runtimes::DEPTHS;
 
 /// Rows in the order of the table. In a row with several figures the first is the one compared.
-const ROWS: [&str; 22] = [
+const ROWS: [&str; 21] = [
     "spawn_join",
     "spawn_burst",
     "yield_alone",
@@ -33,14 +34,13 @@ const ROWS: [&str; 22] = [
     "sieve",
     "mutex",
     "rwlock_95",
-    "parked_1m",
-    "timers_1m",
     "hog",
     "hog_blockers",
     "latency",
     "blocking",
     "blocking_undeclared",
     "blocking_parking",
+    "syscall",
 ];
 
 /// The programs, and what each adds to a row's name.
@@ -53,11 +53,15 @@ const PROGRAMS: [(&str, &str); 6] = [
     ("threads", "_flume"),
 ];
 
-/// Rows whose programs take gigabytes.
+/// Rows whose programs take gigabytes. They come last, since a hypervisor that finds and takes back that memory may keep the CPUs from its
+/// guest for a while.
 const LARGE: [&str; 2] = ["parked_1m", "timers_1m"];
 
 /// How long one program may take for one row.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long to leave the machine alone after a round that does not count.
+const REST: Duration = Duration::from_secs(15);
 
 /// What a program printed, figure by figure, in its order.
 enum Outcome {
@@ -83,8 +87,8 @@ fn main() {
     }
     if wanted.is_empty() {
         wanted = ROWS.iter().map(|row| (*row).to_owned()).collect();
-        wanted.push("syscall".to_owned());
         wanted.extend(DEPTHS.map(|depth| format!("stack_{depth}")));
+        wanted.extend(LARGE.map(str::to_owned));
     }
 
     let programs = programs();
@@ -93,8 +97,45 @@ fn main() {
         programs.iter().map(|p| p.0.as_str()).collect::<Vec<_>>().join(" | ")
     );
     println!("|---|---|{}", "---|".repeat(programs.len()));
-    for row in &wanted {
-        table_rows(row, &programs, rounds);
+    let notes: Vec<_> = wanted
+        .iter()
+        .filter_map(|row| table_rows(row, &programs, rounds))
+        .collect();
+    println!(
+        "\nRounds during which the host kept CPUs from a program: {}",
+        notes.join("; ")
+    );
+}
+
+/// Processor time that a hypervisor took from all CPUs for itself or other guests (the steal time of `/proc/stat`), and all that there was.
+#[derive(Clone, Copy)]
+struct Stolen {
+    stolen: u64,
+    all: u64,
+}
+
+impl Stolen {
+    /// Until now. Zero where the system does not say.
+    fn so_far() -> Self {
+        let text = std::fs::read_to_string("/proc/stat").unwrap_or_default();
+        let ticks: Vec<u64> = text
+            .lines()
+            .next()
+            .unwrap_or_default()
+            .split_whitespace()
+            .filter_map(|n| n.parse().ok())
+            .take(8) // what follows is contained in these
+            .collect();
+        Self {
+            stolen: ticks.get(7).copied().unwrap_or(0),
+            all: ticks.iter().sum(),
+        }
+    }
+
+    /// Whether more than one part in fifty was taken since, and more than the two ticks that any run may see.
+    fn too_much_since(before: Self) -> bool {
+        let now = Self::so_far();
+        now.stolen - before.stolen > 2 + (now.all - before.all) / 50
     }
 }
 
@@ -125,12 +166,16 @@ fn programs() -> Vec<(String, PathBuf, &'static str)> {
     found
 }
 
-/// Measures one row and prints a line for each of its figures.
-fn table_rows(row: &str, programs: &[(String, PathBuf, &str)], rounds: usize) {
+/// Measures one row and prints a line for each of its figures. Rounds in which the host took too much do not count, unless there are more
+/// of them than `rounds`. Returns what to say of those.
+fn table_rows(row: &str, programs: &[(String, PathBuf, &str)], rounds: usize) -> Option<String> {
     let mut order: Vec<String> = Vec::new();
     let mut seen: Vec<BTreeMap<String, Vec<f64>>> = vec![BTreeMap::new(); programs.len()];
     let mut left: Vec<Option<&str>> = vec![None; programs.len()];
-    for _ in 0..rounds {
+    let (mut counted, mut repeated, mut disturbed) = (0, 0, 0);
+    while counted < rounds {
+        let mut round = Vec::new();
+        let mut stolen = false;
         for (i, (_, path, suffix)) in programs.iter().enumerate() {
             if left[i].is_some() {
                 continue;
@@ -138,18 +183,26 @@ fn table_rows(row: &str, programs: &[(String, PathBuf, &str)], rounds: usize) {
             if LARGE.contains(&row) {
                 warm(8 << 30);
             }
+            let before = Stolen::so_far();
             match run(path, &format!("{row}{suffix}")) {
-                Outcome::Figures(figures) => {
-                    for (name, value) in figures {
-                        if !order.contains(&name) {
-                            order.push(name.clone());
-                        }
-                        seen[i].entry(name).or_default().push(value);
-                    }
-                }
+                Outcome::Figures(figures) => round.extend(figures.into_iter().map(|figure| (i, figure))),
                 Outcome::NoRow => left[i] = Some("–"),
                 Outcome::Failed => left[i] = Some("fails"),
             }
+            stolen |= Stolen::too_much_since(before);
+        }
+        if stolen && repeated < rounds {
+            repeated += 1;
+            std::thread::sleep(REST);
+            continue;
+        }
+        counted += 1;
+        disturbed += usize::from(stolen);
+        for (i, (name, value)) in round {
+            if !order.contains(&name) {
+                order.push(name.clone());
+            }
+            seen[i].entry(name).or_default().push(value);
         }
     }
     for figure in order {
@@ -164,6 +217,7 @@ fn table_rows(row: &str, programs: &[(String, PathBuf, &str)], rounds: usize) {
             .collect();
         println!("| {row} | {figure} | {} |", cells.join(" | "));
     }
+    (repeated > 0).then(|| format!("{row} {repeated} repeated, {disturbed} of those in the table"))
 }
 
 /// Touches so many bytes, or half of those that are free, and gives them back. A hypervisor takes away what its guest has not used for some
