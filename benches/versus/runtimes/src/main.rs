@@ -101,10 +101,12 @@ fn main() {
         .iter()
         .filter_map(|row| table_rows(row, &programs, rounds))
         .collect();
-    println!(
-        "\nRounds during which the host kept CPUs from a program: {}",
-        notes.join("; ")
-    );
+    if !notes.is_empty() {
+        println!(
+            "\nRounds during which the host kept CPUs from a program: {}",
+            notes.join("; ")
+        );
+    }
 }
 
 /// Processor time that a hypervisor took from all CPUs for itself or other guests (the steal time of `/proc/stat`), and all that there was.
@@ -132,10 +134,10 @@ impl Stolen {
         }
     }
 
-    /// Whether more than one part in fifty was taken since, and more than the two ticks that any run may see.
+    /// Whether more than one part in fifty was taken since, and more than the one tick that any run may see.
     fn too_much_since(before: Self) -> bool {
         let now = Self::so_far();
-        now.stolen - before.stolen > 2 + (now.all - before.all) / 50
+        now.stolen - before.stolen > 1.max((now.all - before.all) / 50)
     }
 }
 
