@@ -127,7 +127,9 @@ pub(crate) fn elsewhere(m: &'static M, g: NonNull<G>) -> Option<&'static M> {
 /// For libraries whose state belongs to a thread: an OpenGL context, a Python interpreter's state, `setns`. Other
 /// goroutines may run on the thread while this one waits.
 ///
-/// In a plain thread, and in a goroutine that [`spawn`](crate::spawn) started, there is nothing to do.
+/// In a plain thread, within [`on_big_stack`](crate::on_big_stack), and in a goroutine that [`spawn`](crate::spawn) started, there is
+/// nothing to do. A guard counts for the goroutine that made it: dropped by another one, or within `on_big_stack`, it lets go of nothing,
+/// and the goroutine stays on its thread for good.
 ///
 /// ```
 /// use std::thread;
@@ -142,33 +144,42 @@ pub(crate) fn elsewhere(m: &'static M, g: NonNull<G>) -> Option<&'static M> {
 /// ```
 #[must_use = "the goroutine is locked to its thread as long as the guard lives"]
 pub fn lock_os_thread() -> OsThreadGuard {
-    if let Some((m, g)) = m::current_goroutine() {
+    let locked = m::current_goroutine().filter(|(_, g)| {
+        // SAFETY: the running goroutine.
+        unsafe { g.as_ref() }.kind.get() != Kind::Simulated
+    });
+    let goroutine = locked.map(|(m, g)| {
         // SAFETY: the running goroutine, and its body.
         let (g, body) = unsafe { (g.as_ref(), &*m.body.get()) };
-        if g.kind.get() != Kind::Simulated {
-            m.pins.set(true);
-            body.locks.set(body.locks.get() + 1);
-            g.kind.set(Kind::Pinned);
-        }
+        m.pins.set(true);
+        body.locks.set(body.locks.get() + 1);
+        g.kind.set(Kind::Pinned);
+        g.id()
+    });
+    OsThreadGuard {
+        goroutine,
+        not_send: PhantomData,
     }
-    OsThreadGuard { not_send: PhantomData }
 }
 
 /// Keeps a goroutine on its thread: see [`lock_os_thread`].
 pub struct OsThreadGuard {
+    /// Who is locked by it, and must not be let go by anybody else: safe code can leave a guard to another goroutine of its thread.
+    goroutine: Option<u64>,
     not_send: PhantomData<*mut ()>,
 }
 
 impl Drop for OsThreadGuard {
     fn drop(&mut self) {
-        if let Some((m, g)) = m::current_goroutine() {
-            // SAFETY: the running goroutine, and its body. The guard is not Send, so it is the one that was locked.
-            let (g, body) = unsafe { (g.as_ref(), &*m.body.get()) };
-            if g.kind.get() == Kind::Pinned {
-                body.locks.set(body.locks.get() - 1);
-                if body.locks.get() == 0 {
-                    g.kind.set(Kind::Migrating);
-                }
+        let Some((m, g)) = m::current_goroutine() else {
+            return;
+        };
+        // SAFETY: the running goroutine, and its body.
+        let (g, body) = unsafe { (g.as_ref(), &*m.body.get()) };
+        if self.goroutine == Some(g.id()) {
+            body.locks.set(body.locks.get() - 1);
+            if body.locks.get() == 0 {
+                g.kind.set(Kind::Migrating);
             }
         }
     }
@@ -177,5 +188,30 @@ impl Drop for OsThreadGuard {
 impl fmt::Debug for OsThreadGuard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("OsThreadGuard").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{on_big_stack, spawn};
+
+    #[test]
+    fn a_guard_lets_go_of_what_it_has_locked_alone() {
+        let kinds = spawn(|| {
+            let (_, g) = m::current_goroutine().expect("in a goroutine");
+            // SAFETY: the running goroutine.
+            let (id, kind) = unsafe { (g.as_ref().id(), || g.as_ref().kind.get()) };
+            drop(on_big_stack(lock_os_thread)); // it locked nothing
+            let after_inert = kind();
+            drop(OsThreadGuard {
+                goroutine: Some(id + 1), // left in a thread-local by another goroutine of this thread
+                not_send: PhantomData,
+            });
+            let after_anothers = kind();
+            drop(lock_os_thread());
+            [after_inert, after_anothers, kind()]
+        });
+        assert_eq!(kinds.join().unwrap(), [Kind::Pinned; 3]);
     }
 }
