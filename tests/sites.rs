@@ -1,7 +1,7 @@
 //! What `go!` learns about the stacks of its goroutines. A binary of its own: it looks at what all sites have learned.
 
 use baton::{SpawnSite, chan, go};
-use std::ops::RangeInclusive;
+use std::{ops::RangeInclusive, thread, time::Duration};
 
 mod descend;
 use descend::descend;
@@ -73,5 +73,23 @@ fn each_gets_a_stack_that_is_right_at_once() {
             "{} more stacks",
             after.stacks - before.stacks
         );
+    });
+}
+
+/// `spawn` and scopes are places as `go!` is.
+#[test]
+fn a_call_is_a_site_as_well() {
+    baton::run(|| {
+        let line = line!() + 1;
+        (0..200).for_each(|_| assert!(baton::spawn(|| descend(200 << 10)).join().unwrap() > 0));
+        assert!(learned(line).deepest_bytes >= 200 << 10, "{:?}", learned(line));
+        assert!(learned(line).stack_bytes >= 256 << 10, "{:?}", learned(line));
+        // Each sleeps with goroutines behind it, so that its processor is taken, or given up beforehand once that is the rule.
+        let all: Vec<_> = (0..40)
+            .map(|_| baton::spawn(|| thread::sleep(Duration::from_millis(5))))
+            .collect();
+        let line = line!() - 2;
+        all.into_iter().for_each(|one| one.join().unwrap());
+        assert!(learned(line).handoffs_undeclared > 0, "{:?}", learned(line));
     });
 }

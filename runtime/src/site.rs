@@ -6,7 +6,7 @@
 //!                └─▶ the next goroutine's stack is one of that class, warm if there is any
 //! ```
 //!
-//! A site is a static of the expansion of `go!`. Its first [`ALWAYS`] goroutines are measured, then one in [`ONE_IN`],
+//! A site is a static of the expansion of `go!`, or found by the place of the call in a table that only grows ([`Site::of`]). Its first [`ALWAYS`] goroutines are measured, then one in [`ONE_IN`],
 //! which its number decides, so the others pay nothing but a look at a word that hardly ever changes. A deep outlier raises the class
 //! at once, since the next may be as deep; every measured goroutine that is shallower lowers it by one, so the outlier is
 //! forgotten after some hundreds.
@@ -17,7 +17,9 @@
 use crate::sched::stall::Cause;
 use baton_stack::Class;
 use std::{
-    fmt, ptr,
+    fmt,
+    panic::Location,
+    ptr,
     sync::atomic::{
         AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicUsize,
         Ordering::{AcqRel, Acquire, Relaxed},
@@ -33,7 +35,12 @@ const ONE_IN: u64 = 64;
 const BLOCKS: u8 = 2;
 const BLOCKS_MOST: u8 = 8;
 
-/// A place in the program's text that starts goroutines. Made by [`go!`](crate::go) alone.
+/// Places of functions that start goroutines, of which this many are told apart.
+const CALLS: usize = 1 << 12;
+/// Of so many in a row one must be free, or the place's.
+const PROBES: usize = 16;
+
+/// A place in the program's text that starts goroutines: a [`go!`](crate::go), or a call of a function that does.
 #[derive(Debug)]
 pub struct Site {
     file: &'static str,
@@ -56,6 +63,9 @@ pub struct Site {
     older: AtomicPtr<Site>,
 }
 
+/// The sites of [`Site::of`], each at one of the [`PROBES`] places from its hash on; once there, it stays.
+static OF_CALLS: [AtomicPtr<Site>; CALLS] = [const { AtomicPtr::new(ptr::null_mut()) }; CALLS];
+
 /// The sites that have measured a goroutine, or lost a processor by one, the last one first.
 static SITES: AtomicPtr<Site> = AtomicPtr::new(ptr::null_mut());
 
@@ -76,6 +86,30 @@ impl Site {
             listed: AtomicBool::new(false),
             older: AtomicPtr::new(ptr::null_mut()),
         }
+    }
+
+    /// The site of a call; `None` if the program has so many that there is no room for this one.
+    pub(crate) fn of(place: &'static Location<'static>) -> Option<&'static Self> {
+        let hash = (place.line() as usize ^ place.file().len() << 16).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        (hash..hash + PROBES).find_map(|i| Self::at(&OF_CALLS[i % CALLS], place))
+    }
+
+    /// The site of `place` in this slot, where it is put if the slot is free; `None` if it is another one's.
+    fn at(slot: &AtomicPtr<Self>, place: &'static Location<'static>) -> Option<&'static Self> {
+        // SAFETY: null or a site that was leaked below.
+        let there = |site: *mut Self| unsafe { site.as_ref() };
+        let site = there(slot.load(Acquire)).or_else(|| {
+            let fresh = Box::into_raw(Box::new(Self::new(place.file(), place.line())));
+            match slot.compare_exchange(ptr::null_mut(), fresh, AcqRel, Acquire) {
+                Ok(_) => there(fresh),
+                Err(first) => {
+                    // SAFETY: made just now, and nobody else knows it.
+                    drop(unsafe { Box::from_raw(fresh) });
+                    there(first)
+                }
+            }
+        })?;
+        (site.line == place.line() && site.file == place.file()).then_some(site)
     }
 
     /// The class that the site's goroutines start in.
@@ -162,7 +196,7 @@ impl fmt::Display for Site {
     }
 }
 
-/// What a [`go!`](crate::go) has learned about the stacks of its goroutines, and how often processors were taken from them.
+/// What a [`go!`](crate::go), or another call that starts goroutines, has learned about the stacks of its goroutines, and how often processors were taken from them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SpawnSite {

@@ -59,7 +59,9 @@ where
     F: FnOnce() -> T,
 {
     lock::room();
-    let g = G::create(start, local::inherit(baggage), kind, site, Location::caller());
+    let place = Location::caller();
+    let site = site.or_else(|| Site::of(place));
+    let g = G::create(start, local::inherit(baggage), kind, site, place);
     // SAFETY: made just now with these types, and this is the one handle.
     let handle = unsafe { Handle::new::<F>(g) };
     spawned(g);
