@@ -11,16 +11,16 @@ use std::{
     env,
     io::Read,
     process,
-    process::{Command, Output, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, mpsc},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 type Case = (&'static str, fn(), i32, &'static [&'static str]);
 
 /// Name, what the child does, its exit code, what it says on standard error.
-const CASES: [Case; 11] = [
+const CASES: [Case; 14] = [
     (
         "channel",
         channel,
@@ -45,9 +45,17 @@ const CASES: [Case; 11] = [
         ],
     ),
     ("after_work", after_work, 2, &["deadlock"]),
+    (
+        "after_retirement",
+        after_retirement,
+        2,
+        &["deadlock", "\"main\" [channel receive, "],
+    ),
+    ("foreign_thread_ends", foreign_thread_ends, 2, &["deadlock"]),
     ("timer_pending", timer_pending, 0, &[]),
     ("file_pending", file_pending, 0, &[]),
     ("foreign_thread", foreign_thread, 0, &[]),
+    ("thread_of_a_goroutine", thread_of_a_goroutine, 0, &[]),
     ("blocked_in_the_kernel", blocked_in_the_kernel, 0, &[]),
     ("exit_from_a_goroutine", exit_from_a_goroutine, 7, &[]),
     ("run_returns", run_returns, 0, &[]),
@@ -104,6 +112,28 @@ fn after_work() {
     });
 }
 
+/// Threads that had nothing to do for long have ended.
+fn after_retirement() {
+    Runtime::builder().procs(1).retire_after_ms(10).init().unwrap();
+    baton::run(|| {
+        let sleepers: Vec<_> = (0..8)
+            .map(|_| go!(|| thread::sleep(Duration::from_millis(20))))
+            .collect();
+        sleepers.into_iter().for_each(|sleeper| sleeper.join().unwrap());
+        let most = baton::metrics().threads;
+        while baton::metrics().threads >= most.min(3) {
+            time::sleep(Duration::from_millis(5));
+        }
+        chan::never::<()>().recv().unwrap();
+    });
+}
+
+/// Somebody might wake who waits; but it ends without.
+fn foreign_thread_ends() {
+    let _ends = thread::spawn(|| thread::sleep(Duration::from_millis(1_500)));
+    baton::run(|| chan::never::<()>().recv().unwrap());
+}
+
 fn timer_pending() {
     baton::run(|| {
         let (tx, rx) = chan::bounded(0);
@@ -140,6 +170,19 @@ fn foreign_thread() {
     });
     assert_eq!(baton::run(|| rx.recv().unwrap()), 5);
     sender.join().unwrap();
+}
+
+/// A thread without a name of its own has that of the thread that started it: a thread of the runtime here.
+fn thread_of_a_goroutine() {
+    baton::run(|| {
+        let (tx, rx) = chan::bounded(0);
+        let sender = thread::spawn(move || {
+            thread::sleep(Duration::from_millis(1_000));
+            tx.send(5).unwrap();
+        });
+        assert_eq!(rx.recv(), Ok(5));
+        baton::blocking(|| sender.join()).unwrap();
+    });
 }
 
 fn blocked_in_the_kernel() {
@@ -193,6 +236,20 @@ fn shutdown() {
     Runtime::shutdown(Duration::from_secs(60)).unwrap();
 }
 
+/// How it ended, and what it said; one that waits for ever is ended after a minute.
+fn end_of(mut child: Child) -> (ExitStatus, String) {
+    let start = Instant::now();
+    let mut said = Vec::new();
+    let mut stderr = child.stderr.take().expect("it is piped");
+    let reader = thread::spawn(move || stderr.read_to_end(&mut said).map(|_| said));
+    while child.try_wait().unwrap().is_none() && start.elapsed() < Duration::from_secs(60) {
+        thread::sleep(Duration::from_millis(5));
+    }
+    child.kill().unwrap();
+    let said = reader.join().unwrap().unwrap();
+    (child.wait().unwrap(), String::from_utf8_lossy(&said).into_owned())
+}
+
 fn main() {
     if let Some(name) = env::args().nth(1).filter(|name| !name.starts_with('-')) {
         if let Some((_, case, ..)) = CASES.iter().find(|case| case.0 == name) {
@@ -201,8 +258,13 @@ fn main() {
         return; // a filter of `cargo test` that is none of ours
     }
     for (name, _, code, words) in CASES {
-        let Output { status, stderr, .. } = Command::new(env::current_exe().unwrap()).arg(name).output().unwrap();
-        let said = String::from_utf8_lossy(&stderr);
+        let child = Command::new(env::current_exe().unwrap())
+            .arg(name)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (status, said) = end_of(child);
         assert_eq!(status.code(), Some(code), "{name}: {said}");
         for word in words {
             assert!(said.contains(word), "{name}: no {word:?} in {said}");

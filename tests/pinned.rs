@@ -6,11 +6,14 @@ use std::{
     rc::Rc,
     sync::{
         Arc, Barrier,
-        atomic::{AtomicUsize, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+        mpsc,
     },
     thread,
     time::Duration,
 };
+
+mod child;
 
 thread_local! {
     static OWN: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
@@ -191,4 +194,55 @@ fn a_blocked_thread_delays_only_its_own() {
         });
         assert_eq!(done.load(SeqCst), 20);
     });
+}
+
+/// One that blocks by habit goes on without a processor, again and again; whoever is at home on its thread gets a turn nevertheless.
+#[test]
+fn who_blocks_by_habit_lets_others_of_its_thread_run() {
+    let same_thread = || {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (home, homes) = mpsc::channel();
+        let (tx, rx) = chan::bounded(1);
+        let at_home = home.clone();
+        let neighbour = baton::spawn(move || {
+            at_home.send(thread::current().id()).unwrap();
+            rx.recv().unwrap();
+        });
+        let turns = Arc::new(AtomicUsize::new(0));
+        let (stopped, counts) = (Arc::clone(&stop), Arc::clone(&turns));
+        let blocker = baton::spawn(move || {
+            home.send(thread::current().id()).unwrap();
+            while !stopped.load(SeqCst) {
+                thread::sleep(Duration::from_micros(200));
+                baton::yield_now();
+                counts.fetch_add(1, SeqCst);
+            }
+        });
+        let stopped = Arc::clone(&stop);
+        let waits = go!(move || {
+            while !stopped.load(SeqCst) {
+                baton::yield_now();
+            }
+        });
+        time::sleep(Duration::from_millis(50));
+        let same = homes.recv() == homes.recv();
+        tx.send(()).unwrap();
+        let before = turns.load(SeqCst);
+        while !neighbour.is_finished() {
+            let turns = turns.load(SeqCst) - before;
+            assert!(turns < 1_000, "the other had {turns} turns meanwhile");
+            time::sleep(Duration::from_millis(1));
+        }
+        stop.store(true, SeqCst);
+        blocker.join().unwrap();
+        waits.join().unwrap();
+        same
+    };
+    let ran = child::run(
+        "who_blocks_by_habit_lets_others_of_its_thread_run",
+        &[("BATON_PROCS", "1")],
+        &[],
+        || assert_eq!((0..40).filter(|_| baton::run(same_thread)).take(8).count(), 8),
+    );
+    ran.succeeded();
 }

@@ -9,7 +9,7 @@ use std::{
         atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 mod child;
@@ -199,4 +199,50 @@ fn threads_are_named() {
         (name, number)
     });
     assert_eq!(name.0.trim_end(), format!("baton-m{}", name.1));
+}
+
+/// Sleepers of a processor that goes, while a goroutine computes on the one that is left and nobody else waits for that.
+#[test]
+fn sleepers_without_a_processor_wake_beside_a_hog() {
+    let ran = child::run(
+        "sleepers_without_a_processor_wake_beside_a_hog",
+        &[("BATON_PROCS", "2")],
+        &[],
+        || {
+            for _ in 0..6 {
+                baton::set_procs(2).unwrap();
+                let computes = Arc::new(AtomicBool::new(false));
+                let woken = Arc::new(AtomicUsize::new(0));
+                let hog = {
+                    let (computes, woken) = (Arc::clone(&computes), Arc::clone(&woken));
+                    go!(move || {
+                        computes.store(true, SeqCst);
+                        let start = Instant::now();
+                        while woken.load(SeqCst) < 8 {
+                            assert!(start.elapsed() < Duration::from_secs(60), "nobody wakes the sleepers");
+                            spin_loop();
+                        }
+                    })
+                };
+                while !computes.load(SeqCst) {
+                    thread::yield_now();
+                }
+                // They can run on the other processor only. Half the time that is the one that goes.
+                let sleepers: Vec<_> = (0..8)
+                    .map(|_| {
+                        let woken = Arc::clone(&woken);
+                        go!(move || {
+                            baton::time::sleep(Duration::from_millis(200));
+                            woken.fetch_add(1, SeqCst);
+                        })
+                    })
+                    .collect();
+                thread::sleep(Duration::from_millis(50));
+                baton::set_procs(1).unwrap();
+                hog.join().unwrap();
+                sleepers.into_iter().for_each(|sleeper| sleeper.join().unwrap());
+            }
+        },
+    );
+    ran.succeeded();
 }

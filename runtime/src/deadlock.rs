@@ -3,13 +3,15 @@
 //! The monitor looks when it is about to sleep for ever: all Ps and all Ms are idle, no queue holds anything, no timer is
 //! set, no file is waited for.
 //! Then only a thread that is not Baton's could make a goroutine ready. Threads that wait in [`run`](crate::run) cannot; if
-//! there are no others, nobody will. Threads are counted in /proc, by name: those of Baton begin with `baton-`. Where /proc is
-//! denied there is no alarm.
+//! there are no others, nobody will. Threads are counted in /proc: those of Baton are its Ms, by their numbers (a thread that a goroutine
+//! starts without a name has the name of its M), and by name those that start no others. Where /proc is denied there is no alarm. While
+//! there are others the monitor looks again now and then, for they may end.
 
 use crate::{
     debug,
     sched::{Sched, netpoll},
 };
+use libc::pid_t;
 use std::{
     fs, process,
     sync::atomic::{AtomicUsize, Ordering::SeqCst},
@@ -37,11 +39,19 @@ impl Drop for Run {
     }
 }
 
-/// Ends the program with a report if no goroutine can ever run again. All Ms were found idle by the caller, the monitor.
-pub(crate) fn look(sched: &Sched) {
+/// Ends the program with a report if no goroutine can ever run again. All Ms were found idle by the caller, the monitor, and they are
+/// `still`, if that says so after the threads were counted: one of others may have woken a goroutine before it ended. Returns whether it
+/// is only for such threads that this is no deadlock.
+pub(crate) fn look(sched: &Sched, still: impl FnOnce() -> bool) -> bool {
     let runs = RUNS.load(SeqCst);
-    if runs == 0 || netpoll::is_awaited() || !sched.config.deadlock_report || threads_of_others() != Some(runs) {
-        return;
+    if runs == 0 || netpoll::is_awaited() || !sched.config.deadlock_report {
+        return false;
+    }
+    let Some(others) = threads_of_others(sched) else {
+        return false;
+    };
+    if others != runs || !still() {
+        return true;
     }
     eprintln!(
         "baton: all goroutines are asleep: deadlock! Nobody is left who could wake them; this ends the program. (If something \
@@ -51,12 +61,18 @@ pub(crate) fn look(sched: &Sched) {
     process::exit(EXIT_CODE);
 }
 
-/// How many threads of this process are not Baton's.
-fn threads_of_others() -> Option<usize> {
+/// How many threads of this process are not Baton's. One that starts or ends just now may pass for another's.
+fn threads_of_others(sched: &Sched) -> Option<usize> {
+    let ms = sched.threads();
     let mut others = 0;
     for task in fs::read_dir("/proc/self/task").ok()? {
-        let name = fs::read(task.ok()?.path().join("comm")).ok()?;
-        others += usize::from(!name.starts_with(b"baton-"));
+        let task = task.ok()?;
+        let tid: pid_t = task.file_name().to_str()?.parse().ok()?;
+        let Ok(name) = fs::read(task.path().join("comm")) else {
+            continue; // it has ended since
+        };
+        let helps = matches!(&name[..], b"baton-sysmon\n" | b"baton-scav\n" | b"baton-trace\n");
+        others += usize::from(!helps && !ms.contains(&tid));
     }
     Some(others)
 }

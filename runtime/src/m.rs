@@ -63,8 +63,10 @@ pub(crate) struct M {
     errno: Cell<*mut c_int>,
     /// What g0 is to do for the goroutine that just suspended; `None` if it only yielded. This thread's.
     pub(crate) commit: Cell<Option<Commit>>,
-    /// Odd while the goroutine is in a declared blocking call; written by this thread, read by the sysmon.
+    /// Odd while the goroutine is in a declared blocking call, if it is the turn that it began in; written by this thread, read by the sysmon.
     pub(crate) blocking: AtomicU32,
+    /// Turns on this M when the last declared call began.
+    pub(crate) blocking_turn: AtomicU64,
     /// Set by the monitor when it takes this M's P because the thread sleeps undeclared; cleared when this M binds a P.
     pub(crate) found_asleep: AtomicBool,
     /// What this thread had done when a goroutine that blocks by habit was last seen to run here without a P; this thread's.
@@ -128,6 +130,7 @@ impl M {
             errno: Cell::new(std::ptr::null_mut()),
             commit: Cell::new(None),
             blocking: AtomicU32::new(0),
+            blocking_turn: AtomicU64::new(0),
             found_asleep: AtomicBool::new(false),
             seen: Cell::new(None),
             pins: Cell::new(false),
@@ -301,6 +304,7 @@ impl M {
         lease::give_back(self.latch());
         trace::bound(self, p);
         self.found_asleep.store(false, Relaxed);
+        self.seen.set(None); // it is about turns without a P in a row
         let cache = self.cache.load(Relaxed);
         if !cache.is_null() {
             // The control experiment: the cache belongs to M and comes along with it.

@@ -56,8 +56,8 @@ pub(crate) fn register(m: &'static M) {
     }
 }
 
-/// All Ms that have a thread.
-pub(crate) fn threads() -> Vec<&'static M> {
+/// All Ms that have, or had, a thread.
+pub(crate) fn ms() -> Vec<&'static M> {
     MS.lock().clone()
 }
 
@@ -76,7 +76,7 @@ pub struct Metrics {
     pub steals: u64,
     /// Times that it tried.
     pub steal_tries: u64,
-    /// Times that a processor left half of its queue to others because one of them had asked.
+    /// Times that a processor left half of its queue, or 128 goroutines, to others because one of them had asked.
     pub sheds: u64,
     /// Processors taken because of a declared blocking call ([`blocking`](crate::blocking), Baton's own waits).
     pub handoffs_declared: u64,

@@ -86,7 +86,7 @@ impl Runtime {
     /// ```
     pub fn shutdown(timeout: Duration) -> Result<(), StillAlive> {
         let deadline = time::now().saturating_add(u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX));
-        let caller = u64::from(m::current_goroutine().is_some());
+        let caller = u64::from(m::current().is_some_and(|m| !m.body.get().is_null())); // on its own stack or on the thread's
         loop {
             let goroutines = metrics::goroutines().saturating_sub(caller);
             if goroutines == 0 {

@@ -63,5 +63,5 @@ pub fn stranded_bytes() -> usize {
         // SAFETY: null or an mcache; those are never freed, and their counters may be read by anybody.
         unsafe { m.cache.load(Relaxed).as_ref() }.map_or(0, |cache| cache.counts().cached_bytes)
     };
-    metrics::threads().into_iter().filter(stranded).map(bytes).sum()
+    metrics::ms().into_iter().filter(stranded).map(bytes).sum()
 }

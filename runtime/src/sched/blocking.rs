@@ -23,8 +23,8 @@ pub fn blocking<T>(f: impl FnOnce() -> T) -> T {
     impl Drop for Leave {
         #[inline]
         fn drop(&mut self) {
-            // The M that the goroutine runs on now: `f` may have parked, and g0 closes the call of an M that it leaves. That is the same one
-            // as a rule, and then its words need not be waited for until it is found.
+            // The M that the goroutine runs on now: `f` may have parked, which ends the call. That is the same one as a rule, and then its
+            // words need not be waited for until it is found.
             if self.0.is_current() {
                 self.0.leave_blocking();
             } else {
@@ -104,14 +104,46 @@ impl m::M {
     /// The goroutine on this M is about to block. If goroutines wait for its P, the monitor does not doze: who let them wait has woken it.
     #[inline]
     fn enter_blocking(&self) {
+        self.blocking_turn.store(self.counters.switches.get(), Relaxed);
         let calls = self.blocking.load(Relaxed);
         self.blocking.store(calls | 1, Relaxed);
     }
 
-    /// It is back, or has parked.
+    /// It is back.
     #[inline]
-    pub(super) fn leave_blocking(&self) {
+    fn leave_blocking(&self) {
         let calls = self.blocking.load(Relaxed);
         self.blocking.store((calls | 1).wrapping_add(1), Relaxed);
+    }
+
+    /// Changes with each declared call, and whether this M is in one: not if the goroutine has parked in it, since then there were other
+    /// turns.
+    pub(super) fn declares(&self) -> (u32, bool) {
+        let calls = self.blocking.load(Relaxed);
+        let this_turn = self.blocking_turn.load(Relaxed) == self.counters.switches.get();
+        (calls, calls % 2 == 1 && this_turn)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{go, time};
+    use std::time::Duration;
+
+    #[test]
+    fn a_declared_call_ends_where_it_parks() {
+        let declares = || m::current().is_some_and(|m| m.declares().1);
+        let seen = go!(move || {
+            let before = declares();
+            let (within, parked) = blocking(|| {
+                let within = declares();
+                time::sleep(Duration::from_micros(1)); // a yield of one that is alone is no turn
+                (within, declares())
+            });
+            let again = blocking(declares);
+            [before, within, parked, again, declares()]
+        });
+        assert_eq!(seen.join().unwrap(), [false, true, false, true, false]);
     }
 }

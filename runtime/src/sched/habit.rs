@@ -72,7 +72,8 @@ pub(super) fn goes_on(m: &'static M) -> bool {
     if slept || !before.slept {
         learn(m, slept);
     }
-    let goes_on = slept && now.cpu - before.cpu <= LIGHT_US;
+    // Who is pinned to this M waits for it in its inbox, and g0 alone looks there.
+    let goes_on = slept && now.cpu - before.cpu <= LIGHT_US && !m.inbox.has_mail();
     if goes_on {
         m.seen.set(Some(Seen { slept, ..now }));
     }

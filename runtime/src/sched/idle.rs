@@ -13,7 +13,6 @@ use super::{
 };
 use crate::{
     m::{self, M},
-    metrics,
     p::P,
     time::{self, heap::NEVER},
 };
@@ -165,19 +164,20 @@ pub(super) fn asleep(sched: &Sched) -> usize {
     sched.idle.lock().ms.len()
 }
 
-/// Whether each M is asleep.
+/// Whether each M is asleep, or has no thread.
 pub(super) fn all_asleep(sched: &Sched) -> bool {
-    let idle = sched.idle.lock();
-    let asleep = |m: &&'static M| idle.ms.iter().any(|&other| ptr::eq(other, *m));
-    metrics::threads().iter().all(asleep)
+    each_asleep_or(sched, |_| false)
 }
 
-/// Whether each M is asleep, or runs a goroutine.
+/// Whether each M is asleep, has no thread, or runs a goroutine.
 pub(super) fn settled(sched: &Sched) -> bool {
+    each_asleep_or(sched, |m| !m.latch().stack.load(Relaxed).is_null())
+}
+
+fn each_asleep_or(sched: &Sched, other: impl Fn(&'static M) -> bool) -> bool {
     let idle = sched.idle.lock();
-    let settled =
-        |m: &&'static M| !m.latch().stack.load(Relaxed).is_null() || idle.ms.iter().any(|&other| ptr::eq(other, *m));
-    metrics::threads().iter().all(settled)
+    let asleep = |m: &'static M| idle.ms.iter().any(|&sleeper| ptr::eq(sleeper, m));
+    sched.sysmon.living_ms().into_iter().all(|m| asleep(m) || other(m))
 }
 
 /// Takes P, which is to retire, off the idle list. `false`: it is not there.
@@ -275,6 +275,9 @@ const GET_UPS: u32 = 2;
 /// Its first nap after that; from there it doubles three times.
 const NAP: Duration = Duration::from_micros(50);
 
+/// How long the keeper sleeps at least while a timer is due that only the owners of the Ps can fire.
+const OTHERS: Duration = Duration::from_micros(400);
+
 /// How an idle M's sleep ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sleep {
@@ -365,7 +368,12 @@ pub(super) fn sleep(m: &'static M) -> Sleep {
     let awake_after = if surplus {
         Some(sched.config.retire_after)
     } else {
-        (until != NEVER).then(|| Duration::from_nanos(until.saturating_sub(time::now())))
+        (until != NEVER).then(|| {
+            let left = until.saturating_sub(time::now());
+            // Due, but others have all Ps: the monitor sees to it, and who gives one up looks.
+            let others = left == 0 && sched.idle_ps.load(SeqCst) == 0;
+            if others { OTHERS } else { Duration::from_nanos(left) }
+        })
     };
     let timeout = nap.map_or(awake_after, |nap| Some(awake_after.map_or(nap, |other| other.min(nap))));
     if polls {

@@ -195,6 +195,11 @@ impl Sched {
         due != NEVER && due <= now()
     }
 
+    /// The kernel's numbers of the threads that Ms have now.
+    pub(crate) fn threads(&self) -> Vec<libc::pid_t> {
+        self.sysmon.living_ms().iter().map(|m| m.tid.load(Relaxed)).collect()
+    }
+
     /// When the earliest timer of all is due.
     fn earliest(&self) -> u64 {
         let ps = self.ps.iter().map(|p| p.due.load(Acquire)).min().unwrap_or(NEVER);

@@ -1,5 +1,6 @@
 //! What an M sleeps on: a wake-up that is not lost if it comes first.
 
+use crate::time;
 use baton_alloc::futex;
 use std::{
     sync::atomic::{
@@ -20,10 +21,15 @@ impl Note {
 
     /// Sleeps until [`wake`](Self::wake) (`true`) or, if a timeout is given, until that has passed (`false`).
     pub(crate) fn sleep(&self, timeout: Option<Duration>) -> bool {
+        let start = timeout.map(|_| time::now());
+        let mut left = timeout;
         while self.0.load(Acquire) == 0 {
-            if !futex::wait(&self.0, 0, timeout) {
+            if !futex::wait(&self.0, 0, left) {
                 return self.0.swap(0, Acquire) != 0;
             }
+            // A wake-up that was meant for an earlier sleep does not make this one longer.
+            let slept = start.map(|start| Duration::from_nanos(time::now() - start));
+            left = timeout.zip(slept).map(|(timeout, slept)| timeout.saturating_sub(slept));
         }
         self.0.store(0, Release);
         true

@@ -5,7 +5,7 @@
 //! read. (A goroutine runs on an M, or its M is on the way to sleep; [`Paused::settled`] says that none was in between.)
 
 use super::{Sched, idle, procs};
-use crate::{g::G, m::M, metrics, p::P};
+use crate::{g::G, m::M, p::P};
 use baton_alloc::latch::Detached;
 use baton_stack::Desc;
 use parking_lot::MutexGuard;
@@ -56,7 +56,7 @@ pub(crate) fn pause(sched: &'static Sched) -> Paused {
         let goroutine = m.goroutine.load(Relaxed);
         Some(Runner { m, goroutine, stack })
     };
-    let running = metrics::threads().into_iter().filter_map(on).collect();
+    let running = sched.sysmon.living_ms().into_iter().filter_map(on).collect();
     Paused {
         sched,
         ps,

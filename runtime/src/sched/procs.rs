@@ -128,13 +128,21 @@ pub fn set_procs(n: usize) -> Result<usize, ConfigError> {
         });
     }
     let sched = sched::sched();
+    let resizing = sched.ps.hold();
     sched.ps.follow.store(false, Relaxed);
-    Ok(resize(sched, n))
+    Ok(resize(sched, n, &resizing))
+}
+
+/// What the machine offers has changed: makes it so many, unless somebody has said how many since.
+pub(super) fn follow(sched: &'static Sched, n: usize) {
+    let resizing = sched.ps.hold();
+    if sched.ps.follow() {
+        resize(sched, n, &resizing);
+    }
 }
 
 /// Changes the number of active Ps to `n` and gives what it was.
-pub(super) fn resize(sched: &'static Sched, n: usize) -> usize {
-    let _resizing = sched.ps.resizing.lock();
+fn resize(sched: &'static Sched, n: usize, _resizing: &MutexGuard<'_, ()>) -> usize {
     let before = sched.ps.active();
     sched.ps.make(n);
     sched.ps.active.store(n, SeqCst);
@@ -146,6 +154,22 @@ pub(super) fn resize(sched: &'static Sched, n: usize) -> usize {
     }
     idle::look_again(sched);
     before
+}
+
+/// Wakes the sleepers at `now` of Ps that nobody has, where there is no M for such a P: those that have one run them by and by.
+pub(super) fn wake_sleepers(sched: &'static Sched, now: u64) {
+    for p in sched.ps.iter() {
+        if p.due.load(Acquire) > now || !idle::withdraw_p(sched, p) {
+            continue;
+        }
+        let taken = p.latch.detach_idle().expect("what was on the idle list is nobody's");
+        let mut due = [ptr::null_mut(); 128];
+        // SAFETY: detached, and so this thread's until it is released.
+        let n = time::pop_due(p, unsafe { p.own() }, now, &mut due);
+        taken.release();
+        idle::release_p(sched, p);
+        super::ready::put_all_global(sched, &due[..n]);
+    }
 }
 
 /// Takes an active P out of the game, wherever it is, and gives away what it owns.

@@ -11,17 +11,30 @@
 //! cannot be seen; those below can, however deep.
 
 use std::{
+    cell::Cell,
     fs,
+    io::{self, ErrorKind},
     mem::MaybeUninit,
     num::NonZero,
     path::{Path, PathBuf},
     thread,
 };
 
-/// The number of CPUs that the process may use now, at least 1.
+/// The number of CPUs that the process may use now, at least 1, as far as the system says it.
 pub(crate) fn cpus() -> usize {
-    let quota = quota(&|path| fs::read_to_string(path).ok());
-    affinity().min(quota.unwrap_or(usize::MAX))
+    cpus_if_known().unwrap_or_else(affinity)
+}
+
+/// The same; `None` if the system cannot say it just now, as when the process has too many files open.
+pub(super) fn cpus_if_known() -> Option<usize> {
+    let known = Cell::new(true);
+    let quota = quota(&|path| {
+        let text = fs::read_to_string(path);
+        let absent = |error: &io::Error| matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied);
+        known.set(known.get() && text.as_ref().err().is_none_or(absent));
+        text.ok()
+    });
+    known.get().then(|| affinity().min(quota.unwrap_or(usize::MAX)))
 }
 
 /// CPUs that this process may run on.

@@ -47,7 +47,7 @@ fn line(sched: &Sched) -> String {
         let space = if queues.is_empty() { "" } else { " " };
         let _ = write!(queues, "{space}{}", p.runq.len() + usize::from(p.runq.has_next()));
     }
-    let steals: u64 = metrics::threads().iter().map(|m| m.counters.steals.get()).sum();
+    let steals: u64 = metrics::ms().iter().map(|m| m.counters.steals.get()).sum();
     let handoffs: u64 = sched.sysmon.handoffs.iter().map(|cause| cause.load(Relaxed)).sum();
     format!(
         "procs={} idleprocs={} threads={} idlethreads={} spinningthreads={} goroutines={} runqueue={} [{queues}] steals={steals} \

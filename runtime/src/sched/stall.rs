@@ -26,7 +26,8 @@ pub(crate) enum Cause {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StallCause {
-    /// A blocking call that was declared with [`blocking`](crate::blocking) or [`blocking_now`](crate::blocking_now).
+    /// A blocking call that was declared with [`blocking`](crate::blocking). ([`blocking_now`](crate::blocking_now) gives the processor up
+    /// before anybody could stall.)
     Declared,
     /// A call that sleeps in the kernel, of which nobody was told.
     Undeclared,
@@ -42,7 +43,7 @@ pub enum StallCause {
 pub struct StallReport {
     /// The goroutine's number.
     pub goroutine: u64,
-    /// Where it was started, as `file:line`, if that was a `go!`.
+    /// Where it was started, as `file:line`, unless the runtime did that itself.
     pub spawned_at: Option<String>,
     /// The number of its thread: N of `baton-mN`.
     pub thread: u32,
@@ -130,7 +131,8 @@ impl Stalls {
         self.0.retain(|stall| {
             let (m, duration) = (stall.m, now - stall.since);
             let (goroutine, site) = (m.goroutine.load(Relaxed), m.site());
-            if m.counters.switches.get() != stall.switches {
+            let on_it_still = !m.latch().stack.load(Relaxed).is_null() && m.counters.switches.get() == stall.switches;
+            if !on_it_still {
                 return false;
             }
             if duration < STALL_NS {

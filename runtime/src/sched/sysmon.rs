@@ -80,6 +80,11 @@ const SLEEP_QUIET_NS: u64 = 10_000_000;
 /// Between two looks at the CPU quota.
 const QUOTA_NS: u64 = 1_000_000_000;
 
+/// When it looks again whether a thread that is not Baton's keeps a deadlock from being one: after so long, and so long at most, doubling
+/// in between; in nanoseconds.
+const OTHERS_FIRST_NS: u64 = 1_000_000_000;
+const OTHERS_MOST_NS: u64 = 64_000_000_000;
+
 /// The stack of an M, where [`on_big_stack`](super::on_big_stack) runs: as large as a main thread's.
 const M_STACK: usize = 8 << 20;
 
@@ -173,6 +178,15 @@ impl Sysmon {
         self.retired.lock().push(m);
         self.ms.fetch_sub(1, Relaxed);
         self.refused.store(false, Relaxed);
+        self.poke(); // it may have looked just now whether all are asleep, and this M was on no list
+    }
+
+    /// All Ms but those whose threads have ended.
+    pub(super) fn living_ms(&self) -> Vec<&'static M> {
+        let mut ms = metrics::ms();
+        let retired = self.retired.lock();
+        ms.retain(|&m| !retired.iter().any(|&other| ptr::eq(other, m)));
+        ms
     }
 
     /// Ms that have a thread.
@@ -232,6 +246,8 @@ struct Monitor {
     quota: usize,
     /// When to ask for the scavenger.
     requests: scavenge::Requests,
+    /// How long to wait until it looks again whether only threads that are not Baton's keep a deadlock from being one, in nanoseconds.
+    others_look: u64,
 }
 
 impl Monitor {
@@ -246,6 +262,7 @@ impl Monitor {
             quota_due: time::now() + QUOTA_NS,
             quota: sched.config.procs,
             requests: scavenge::Requests::new(time::now()),
+            others_look: OTHERS_FIRST_NS,
         }
     }
 
@@ -306,16 +323,18 @@ impl Monitor {
         }
         self.quota_due = now + QUOTA_NS;
         self.sched.sysmon.refused.store(false, Relaxed);
-        if self.sched.ps.follow() {
-            let quota = quota::cpus().min(*crate::config::PROCS_BOUNDS.end());
+        if self.sched.ps.follow()
+            && let Some(cpus) = quota::cpus_if_known()
+        {
+            let quota = cpus.min(*crate::config::PROCS_BOUNDS.end());
             if mem::replace(&mut self.quota, quota) != quota {
-                procs::resize(self.sched, quota);
+                procs::follow(self.sched, quota);
             }
         }
     }
 
     /// Sleeps for `period`, or until an alarm or a timer. `false`: for much longer than that.
-    fn sleep(&self, alarm: u32, period: u64, before: u64) -> bool {
+    fn sleep(&mut self, alarm: u32, period: u64, before: u64) -> bool {
         let sysmon = &self.sched.sysmon;
         let mut timeout = Some(period);
         let doze = period > SLEEP_BUSY_NS;
@@ -332,15 +351,22 @@ impl Monitor {
             }
         }
         let due = self.sched.earliest();
-        if due != NEVER && self.sched.keeper.load(SeqCst).is_null() {
+        // A keeper without a P can do nothing, and the look that comes then does all there is to do.
+        let keeper_helps =
+            !self.sched.keeper.load(SeqCst).is_null() && (due <= before || self.sched.idle_ps.load(SeqCst) != 0);
+        if due != NEVER && !keeper_helps {
             let early = due.saturating_sub(before).max(SLEEP_FIRST_NS);
             timeout = Some(timeout.map_or(early, |period| period.min(early)));
         }
+        let mut look_again = None;
         if timeout.is_none() && due == NEVER && idle::all_asleep(self.sched) {
-            deadlock::look(self.sched);
+            let still = || sysmon.dozes.load(SeqCst) && sysmon.alarm.load(SeqCst) == alarm;
+            look_again = deadlock::look(self.sched, still).then_some(self.others_look);
         }
+        self.others_look = look_again.map_or(OTHERS_FIRST_NS, |period| (period * 2).min(OTHERS_MOST_NS));
         if timeout.is_none() {
             timeout = self.requests.left(self.sched, before);
+            timeout = timeout.into_iter().chain(look_again).min();
         }
         if let Some(schedtrace) = &self.schedtrace {
             let left = schedtrace.left();
@@ -366,11 +392,9 @@ impl Monitor {
                 .latch
                 .m()
                 .map_or(ptr::null(), |m| m.sched.load(Relaxed).cast::<M>().cast_const());
-            let (tick, blocking) = (
-                p.tick.load(Relaxed),
-                // SAFETY: null or an M of ours, and Ms are never freed.
-                unsafe { m.as_ref() }.map_or(0, |m| m.blocking.load(Relaxed)),
-            );
+            let tick = p.tick.load(Relaxed);
+            // SAFETY: null or an M of ours, and Ms are never freed.
+            let (blocking, declared) = unsafe { m.as_ref() }.map_or((0, false), M::declares);
             let fresh = Record {
                 m,
                 tick,
@@ -391,13 +415,12 @@ impl Monitor {
                 abandoned |= p.runq.has_any();
                 continue;
             };
-            let due = p.due.load(Acquire);
+            let due = p.due.load(Acquire).min(sched.sleepers_due.load(Acquire));
             let late = due != NEVER && due <= now;
             if late {
                 p.attention.store(true, Relaxed);
             }
             let waiting = late || p.runq.has_any() || (!idle && sched.global.len() > 0);
-            let declared = blocking % 2 == 1;
             seen.waiting |= waiting;
             seen.declared |= declared;
             if !ptr::eq(record.m, m) || record.tick != tick || record.blocking != blocking {
@@ -440,6 +463,9 @@ impl Monitor {
             seen.waiting = true;
             if idle {
                 idle::wake_one(sched);
+                if idle::asleep(sched) == 0 && !sched.sysmon.may_make_m(sched) {
+                    procs::wake_sleepers(sched, now); // there is nobody to run them on the P that they are on
+                }
             }
         }
         seen.took = self.take(suspects);

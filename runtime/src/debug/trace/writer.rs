@@ -145,7 +145,7 @@ impl Writer {
 
     /// Writes what the rings hold. Whether there was anything.
     fn visit(&mut self) -> io::Result<bool> {
-        for m in metrics::threads() {
+        for m in metrics::ms() {
             self.drain(m);
         }
         self.write()
@@ -174,7 +174,7 @@ impl Writer {
 
     /// Writes the rest, with the slices that have not ended. The trace is off already.
     pub(super) fn finish(mut self) -> io::Result<TraceSummary> {
-        for m in metrics::threads() {
+        for m in metrics::ms() {
             let open = m.lane.open(monotonic());
             self.drain(m);
             // An M that was just ending it may have pushed it already.
@@ -332,7 +332,7 @@ impl Writer {
 
 /// Records lost by all Ms so far.
 fn lost() -> u64 {
-    metrics::threads()
+    metrics::ms()
         .iter()
         .filter_map(|m| m.lane.ring())
         .map(|ring| ring.lost())
