@@ -351,11 +351,14 @@ impl Monitor {
             }
         }
         let due = self.sched.earliest();
-        // A keeper without a P can do nothing, and the look that comes then does all there is to do.
-        let keeper_helps =
-            !self.sched.keeper.load(SeqCst).is_null() && (due <= before || self.sched.idle_ps.load(SeqCst) != 0);
-        if due != NEVER && !keeper_helps {
-            let early = due.saturating_sub(before).max(SLEEP_FIRST_NS);
+        // A keeper helps if there is a P for it. Else the owners of the Ps fire their timers, and who computes is noticed at the next look.
+        let helpless = self.sched.idle_ps.load(SeqCst) == 0 && due > before;
+        let least = match self.sched.keeper.load(SeqCst).is_null() {
+            true => Some(SLEEP_FIRST_NS),
+            false => helpless.then_some(SLEEP_BUSY_NS),
+        };
+        if let Some(least) = least.filter(|_| due != NEVER) {
+            let early = due.saturating_sub(before).max(least);
             timeout = Some(timeout.map_or(early, |period| period.min(early)));
         }
         let mut look_again = None;
