@@ -7,8 +7,9 @@
 //! ```
 //!
 //! So no lock is held, and nothing behind one is half changed, when the process splits. The child's thread keeps its own
-//! lease. What the other threads' lists held is lost to the child; so is the P of a thread from which somebody was
-//! just about to take it: the mcentral serves that thread from then on.
+//! lease. What the other threads' lists held is lost to the child; so is a P whose lock another thread had, which was just about
+//! to take it from this one: the thread binds its lease. Nobody waits for such a lock, and whoever empties caches passes its
+//! cache by. Hooks of [`scavenge`] are forgotten.
 
 use crate::{fixalloc, lease, mcache, mcentral, mheap, profile, scavenge, sizeclass::Class, sys::thread, trim};
 
@@ -75,14 +76,16 @@ unsafe fn unlock() {
 mod tests {
     use super::*;
     use crate::{
+        Alloc,
         guarded::Guarded,
+        latch::{Kind, P},
         malloc::{free, malloc},
     };
     use core::alloc::Layout;
     use std::{
         sync::{
             Mutex,
-            atomic::{AtomicBool, Ordering::SeqCst},
+            atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
         },
         thread,
     };
@@ -133,6 +136,83 @@ mod tests {
             assert_eq!(status, 0, "the child did not end well");
             assert!(holder.join().unwrap(), "the fork did not wait for the lock");
         });
+    }
+
+    /// Forks while another thread has locked the P of this one, as who takes it does; then the child uses all that looks at Ps,
+    /// and ends as a thread.
+    #[test]
+    fn a_p_that_was_being_taken_is_nobody_s_in_the_child() {
+        thread::spawn(|| {
+            let m = lease::attach();
+            let p: &P = Box::leak(Box::new(P::new(Kind::Processor, mcache::new_cache().unwrap())));
+            lease::give_back(m);
+            // SAFETY: this thread's M, bound to nothing, outside sections.
+            assert!(unsafe { m.bind(p) });
+            let layout = Layout::new::<[u64; 8]>();
+            // SAFETY: allocated just before, with this layout.
+            unsafe { free(malloc(layout), layout) };
+            let (locked, over) = (AtomicBool::new(false), AtomicBool::new(false));
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    let _suspect = p.suspect().unwrap();
+                    locked.store(true, SeqCst);
+                    while !over.load(SeqCst) {
+                        thread::yield_now();
+                    }
+                });
+                while !locked.load(SeqCst) {
+                    thread::yield_now();
+                }
+                // SAFETY: the child runs on this thread alone, uses Baton's heap only, and ends by `_exit`, or by the alarm
+                // if it waits for a lock that nobody gives back.
+                let status = unsafe {
+                    let child = libc::fork();
+                    if child == 0 {
+                        libc::alarm(10);
+                        let hits = || mcache::all().map(|cache| (*cache).counts().hits).sum::<u64>();
+                        let before = hits();
+                        (0..100).for_each(|_| free(malloc(layout), layout));
+                        let served = hits() > before; // by the lease
+                        profile::start(1 << 20);
+                        profile::stop();
+                        trim::trim(trim::Trim::All);
+                        libc::_exit(if served && m.unbind().is_some() { 0 } else { 1 });
+                    }
+                    let mut status = 0;
+                    assert_eq!(libc::waitpid(child, &raw mut status, 0), child);
+                    status
+                };
+                over.store(true, SeqCst);
+                assert_eq!(status, 0, "the child did not end well");
+            });
+            // SAFETY: this thread's M, outside sections.
+            assert!(unsafe { m.unbind() }.is_some());
+        })
+        .join()
+        .unwrap();
+    }
+
+    /// What a hook locks may be held by a thread that the child does not have.
+    #[test]
+    fn the_child_has_no_hooks() {
+        static CALLS: AtomicUsize = AtomicUsize::new(0);
+        assert!(scavenge::on_release(|_| {
+            CALLS.fetch_add(1, SeqCst);
+        }));
+        Alloc::release_free();
+        assert_ne!(CALLS.load(SeqCst), 0);
+        // SAFETY: the child runs on this thread alone, uses Baton's heap only, and ends by `_exit`.
+        unsafe {
+            let child = libc::fork();
+            if child == 0 {
+                let before = CALLS.load(SeqCst);
+                Alloc::release_free();
+                libc::_exit(i32::from(CALLS.load(SeqCst) != before));
+            }
+            let mut status = 0;
+            assert_eq!(libc::waitpid(child, &raw mut status, 0), child);
+            assert_eq!(status, 0, "the child called the hook");
+        }
     }
 
     #[test]

@@ -165,9 +165,15 @@ pub enum Mode {
     Fence,
 }
 
-/// Whether owners fence. Goes from 0 to 1 only.
+/// Whether owners fence: 0, [`FROM_THE_START`], or [`SINCE_A_REFUSAL`], which does not change any more.
 #[cfg(not(baton_loom))]
 static FENCE_MODE: AtomicU8 = AtomicU8::new(0);
+/// `FENCE_MODE`: no section was ever entered without a fence.
+#[cfg(not(baton_loom))]
+const FROM_THE_START: u8 = 1;
+/// `FENCE_MODE`: an owner may be on its way that saw no reason to fence.
+#[cfg(not(baton_loom))]
+const SINCE_A_REFUSAL: u8 = 2;
 
 #[inline(always)]
 fn fence_mode() -> bool {
@@ -193,7 +199,7 @@ pub(crate) fn init_mode() {
         !value.is_null() && core::ffi::CStr::from_ptr(value) == c"fence"
     };
     if forced || !membarrier::register() {
-        FENCE_MODE.store(1, Ordering::SeqCst);
+        FENCE_MODE.store(FROM_THE_START, Ordering::SeqCst);
     }
 }
 
@@ -430,6 +436,15 @@ impl M {
         if back { Home::Back } else { Home::Gone }
     }
 
+    /// In the child of a fork: lets go of a P whose lock a thread had that is no more.
+    #[cfg(not(baton_loom))]
+    pub(crate) fn after_fork(&self) {
+        if self.home().is_some_and(P::is_locked) {
+            self.set_p(None);
+            self.home.store(ptr::null_mut(), Ordering::Relaxed);
+        }
+    }
+
     /// The P that this M bound last, whether it still has it or not.
     #[must_use]
     pub fn home(&self) -> Option<&'static P> {
@@ -558,6 +573,17 @@ impl P {
         run(taken.p())
     }
 
+    /// Whether somebody has the lock: for the child of a fork, where that is for ever.
+    #[cfg(not(baton_loom))]
+    pub(crate) fn is_locked(&self) -> bool {
+        let free = self.lock.try_lock();
+        if free {
+            // SAFETY: taken above.
+            unsafe { self.lock.unlock() };
+        }
+        !free
+    }
+
     /// Makes the M that runs this P look again whether the allocator's sections may use lists.
     #[cfg(not(baton_loom))]
     pub(crate) fn renew(&self) {
@@ -618,13 +644,13 @@ impl P {
 #[derive(Debug)]
 pub struct Barrier {
     reached_all: bool,
-    /// Owners fenced already before.
+    /// Owners have fenced from the start.
     fenced: bool,
 }
 
 impl Barrier {
-    /// Whether it ordered what the owners' side of such a protocol does, in whatever mode they are. `false` if the kernel has
-    /// just refused the barrier for the first time.
+    /// Whether it ordered what the owners' side of such a protocol does, in whatever mode they are. `false` once the kernel has
+    /// refused the barrier to owners that did not fence: nobody knows when the last of them has noticed.
     #[must_use]
     pub fn orders_owners(&self) -> bool {
         self.reached_all || self.fenced
@@ -635,18 +661,19 @@ impl Barrier {
 #[must_use]
 pub fn barrier() -> Barrier {
     fence(Ordering::SeqCst);
-    let fenced = fence_mode();
+    #[cfg(not(baton_loom))]
+    let fenced = FENCE_MODE.load(Ordering::Relaxed) == FROM_THE_START;
     #[cfg(not(baton_loom))]
     let reached_all = !fence_mode() && {
         let reached = membarrier::barrier();
         if !reached {
             // The process sandboxed itself after the start: from now on owners fence.
-            FENCE_MODE.store(1, Ordering::SeqCst);
+            FENCE_MODE.store(SINCE_A_REFUSAL, Ordering::SeqCst);
         }
         reached
     };
     #[cfg(baton_loom)]
-    let reached_all = false;
+    let (fenced, reached_all) = (true, false);
     Barrier { reached_all, fenced }
 }
 

@@ -324,10 +324,15 @@ pub(crate) unsafe fn after_fork() {
         if current::m().is_some_and(|m| ptr::eq(m, &lease.m)) {
             // The thread has a new number in the child.
             lease.tid.set(thread::id());
+            lease.m.after_fork();
         } else if lease.state.get() == State::Attached {
             lease.state.set(State::Abandoned);
             leases.attached -= 1;
         }
+    }
+    for cache in mcache::all() {
+        // SAFETY: caches are never freed.
+        unsafe { &*cache }.after_fork();
     }
 }
 

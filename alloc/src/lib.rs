@@ -41,6 +41,9 @@
 //!   trim < lease < P.lock < mcentral (one class at a time) < mheap < fixalloc < persist < profile
 //! ```
 //!
+//! **Pages of the system** are 4 KiB as a rule. Where they are longer than the heap's 8 KiB (16 or 64 KiB, on aarch64) less goes
+//! back to the kernel: a run stays that does not begin and end at such a page. Nor is it guarded (feature `hardened`).
+//!
 //! The allocator uses nothing that allocates: no thread-locals of std, no parking_lot. A thread finds its M in a word of
 //! its own ([`current`]); locks are futexes ([`Lock`]); fatal messages are put together on the stack.
 //!

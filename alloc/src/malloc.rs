@@ -31,7 +31,7 @@ use crate::{
     lease,
     mcache::{Mcache, Popped},
     mcentral::{self, Batch},
-    mheap, profile,
+    mheap, profile, scavenge,
     sizeclass::{BinAt, Class, PAGE},
     sys::die::die,
 };
@@ -380,6 +380,7 @@ fn refill(class: Class, want: usize) -> Option<NonNull<u8>> {
         // SAFETY: the objects are ours.
         unsafe { rest.give(class) };
     }
+    scavenge::nudge();
     Some(first)
 }
 

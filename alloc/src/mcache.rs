@@ -397,6 +397,13 @@ impl Mcache {
         self.carrier.store(ptr::from_ref(p).cast_mut(), Release);
     }
 
+    /// In the child of a fork: leaves a cache alone whose carrier's lock a thread had that is no more.
+    pub(crate) fn after_fork(&self) {
+        if self.carrier().is_some_and(P::is_locked) {
+            self.carrier.store(ptr::null_mut(), Release);
+        }
+    }
+
     /// Whether large objects, and whether any, were allocated or freed since the last look.
     pub(crate) fn look(&self) -> [bool; 2] {
         let (allocs, frees) = self.totals();

@@ -280,7 +280,7 @@ pub(crate) unsafe fn free_span(span: &'static Span) {
     guard(span, false);
     map_span(span, span.pages(), ptr::null_mut());
     MHEAP.with(|heap| heap.free_span(span, false));
-    scavenge::nudge();
+    scavenge::nudge_after_free();
 }
 
 /// A large object of `pages` pages at a multiple of `align` pages. `None`: out of memory.
@@ -359,7 +359,7 @@ unsafe fn free_one(span: &'static Span, objects: u64) {
         heap.counts.large_frees += objects;
         heap.free_span(span, fresh);
     });
-    scavenge::nudge();
+    scavenge::nudge_after_free();
 }
 
 /// Makes a large object `pages` pages long without moving it: always possible to make it shorter; longer if the pages

@@ -70,6 +70,18 @@ impl Requests {
         !(self.wanted.load(Ordering::Acquire) != 0 && self.claim())
     }
 
+    /// Gives the part of the thread up, which could not be made. What was noted since stays noted.
+    #[cfg(not(baton_loom))]
+    pub(crate) fn resign(&self) {
+        self.running.swap(0, Ordering::AcqRel);
+    }
+
+    /// Whether there is a thread. If it ends just now, it sees what was noted before this call.
+    #[cfg(not(baton_loom))]
+    pub(crate) fn is_running(&self) -> bool {
+        self.running.load(Ordering::Acquire) != 0
+    }
+
     /// Sleeps until somebody wakes it or so much time has passed, unless something is noted.
     #[cfg(not(baton_loom))]
     pub(crate) fn sleep(&self, time: core::time::Duration) {
@@ -145,5 +157,21 @@ mod tests {
             assert_eq!(world.done.load(Ordering::Relaxed), 3, "a request was lost");
             assert_eq!(world.requests.running.load(Ordering::Relaxed), 0);
         });
+    }
+}
+
+#[cfg(all(test, not(baton_loom)))]
+mod tests {
+    use super::*;
+
+    /// A thread that cannot be made leaves what was noted meanwhile to the next who tries.
+    #[test]
+    fn who_resigns_leaves_the_part_to_others() {
+        let requests = Requests::new();
+        requests.note();
+        assert!(requests.claim() && requests.take());
+        requests.note();
+        requests.resign();
+        assert!(!requests.is_running() && requests.is_noted() && requests.claim());
     }
 }

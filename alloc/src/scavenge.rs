@@ -21,7 +21,8 @@
 //!
 //! **Life of the thread.** Nobody starts it before there is something to do, and it ends when there is nothing left; so it
 //! keeps no process alive whose other threads have ended, and a forked child gets one of its own when it needs it. It
-//! blocks all signals and has no memory but its stack. `BATON_SCAVENGE=off`, or [`Alloc::set_scavenger`]`(false)`, keeps it
+//! blocks all signals and has no memory but its stack. Where the heap serves the C library as well, only allocations start it
+//! ([`frees_start_no_thread`]). `BATON_SCAVENGE=off`, or [`Alloc::set_scavenger`]`(false)`, keeps it
 //! from starting; then runs of 1 MiB and more go back when they are freed, and the rest by [`Alloc::release_free`].
 //!
 //! **The limit** ([`Alloc::set_memory_limit`], `BATON_MEMORY_LIMIT`) is soft: when pages are handed out that make the heap larger than
@@ -88,6 +89,8 @@ static HOOKS: [AtomicPtr<()>; 8] = [const { AtomicPtr::new(ptr::null_mut()) }; 8
 
 /// Whether the thread may be started.
 static ENABLED: AtomicBool = AtomicBool::new(true);
+/// Whether frees start it too.
+static FREES_START: AtomicBool = AtomicBool::new(true);
 /// The thread, and whether it is wanted.
 static REQUESTS: Requests = Requests::new();
 /// Bytes; `usize::MAX` for no limit.
@@ -110,7 +113,8 @@ pub(crate) fn init() {
 ///
 /// For layers that keep memory for later, such as pools of stacks. A hook runs on the scavenger's thread, or on the one
 /// that calls `release_free`, with no lock of the allocator held. It must not panic, must not allocate, and should take
-/// locks only for a moment. It cannot be unregistered.
+/// locks only for a moment. It cannot be unregistered. The child of a fork has no hooks until it registers its own: what those of
+/// the parent lock may be held by threads that the child does not have.
 ///
 /// ```
 /// use baton_alloc::{
@@ -238,6 +242,14 @@ pub(crate) fn released() -> usize {
     RELEASED.load(Relaxed) * PAGE
 }
 
+/// Has the scavenger started by allocations alone from now on: frees only note that it is wanted. (One that runs they still wake.)
+///
+/// For a heap that is the C library's `malloc`. That frees a thread's memory under a lock which it also takes to make a thread;
+/// it never allocates under that lock.
+pub fn frees_start_no_thread() {
+    FREES_START.store(false, Relaxed);
+}
+
 /// Asks for the scavenger: a hook's owner has memory that may go if nobody uses it soon. (The heap itself asks when 16 MiB
 /// of its own are free.) Costs next to nothing if it runs already; not to be called inside a section of the latch.
 ///
@@ -245,6 +257,7 @@ pub(crate) fn released() -> usize {
 /// baton_alloc::scavenge::want();
 /// ```
 pub fn want() {
+    initialised(); // a thread without an M starts nothing
     REQUESTS.note();
     nudge();
 }
@@ -254,31 +267,45 @@ pub(crate) fn note_work() {
     REQUESTS.note();
 }
 
-/// Starts the thread if it is wanted and this is a place where that can be done.
+/// Starts the thread if it is wanted and this is a place where that can be done. By who allocates.
 #[inline]
 pub(crate) fn nudge() {
     if REQUESTS.is_noted() {
-        start();
+        start(true);
     }
 }
 
+/// As [`nudge`], by who has freed something.
+#[inline]
+pub(crate) fn nudge_after_free() {
+    if REQUESTS.is_noted() {
+        start(FREES_START.load(Relaxed));
+    }
+}
+
+/// Starts the thread, if one may be `made` here, or wakes the one that there is.
 #[cold]
 #[inline(never)]
-fn start() {
+fn start(made: bool) {
     if !ENABLED.load(Relaxed) {
         return;
     }
-    // Making a thread takes locks of the C library's and may allocate: not under a lock of ours, not inside a section.
-    if current::m().is_some_and(|m| m.is_inside() || m.locked.load(Relaxed) != 0) {
+    // Making a thread takes locks of the C library's and may allocate: not under a lock of ours, not inside a section. A thread
+    // without an M is just getting one, with the lock of the leases, or is the scavenger. Somebody else comes by later.
+    if current::m().is_none_or(|m| m.is_inside() || m.locked.load(Relaxed) != 0) {
         return;
     }
-    if REQUESTS.claim() {
+    if !made {
+        if REQUESTS.is_running() {
+            REQUESTS.wake();
+        }
+    } else if REQUESTS.claim() {
         REQUESTS.take();
         mheap::scavenger_runs(true);
         if !thread::spawn(&TASK) {
             // The next who frees a good deal tries again.
             mheap::scavenger_runs(false);
-            REQUESTS.end();
+            REQUESTS.resign();
         }
     } else {
         REQUESTS.wake();
@@ -388,7 +415,8 @@ pub(crate) fn reclaim() -> bool {
     trim(Trim::All)
 }
 
-/// In the child of a fork, which has no scavenger.
+/// In the child of a fork, which has no scavenger, and none of the threads that may be in the midst of a hook.
 pub(crate) fn after_fork() {
+    HOOKS.iter().for_each(|slot| slot.store(ptr::null_mut(), Relaxed));
     REQUESTS.after_fork();
 }

@@ -126,6 +126,13 @@ impl ClassStats {
 }
 
 impl Stats {
+    /// Large objects that are with the program.
+    #[must_use]
+    pub fn large_objects(&self) -> usize {
+        // Read one after the other, so one may be counted as freed that is not counted as allocated.
+        self.large_allocs.saturating_sub(self.large_frees) as usize
+    }
+
     /// Bytes of object arenas that are in no span. Those that were in one before may have memory behind them.
     #[must_use]
     pub fn free_page_bytes(&self) -> usize {
@@ -209,4 +216,20 @@ fn read() -> Stats {
         s.frees += frees;
     }
     s
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reading_between_two_counts_is_no_huge_number() {
+        let of = |large_allocs, large_frees| Stats {
+            large_allocs,
+            large_frees,
+            ..Stats::default()
+        };
+        assert_eq!(of(7, 5).large_objects(), 2);
+        assert_eq!(of(5, 7).large_objects(), 0);
+    }
 }

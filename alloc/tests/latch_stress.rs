@@ -274,6 +274,7 @@ fn membarrier_mode() {
             run(|| ());
             assert_eq!(latch::mode(), Mode::Membarrier);
             assert!(latch::membarriers() > 0);
+            assert!(latch::barrier().orders_owners());
         }
     });
 }
@@ -283,6 +284,7 @@ fn fence_mode() {
     in_own_process("fence_mode", ("BATON_LATCH", "fence"), || {
         run(|| ());
         assert_eq!(latch::mode(), Mode::Fence);
+        assert!(latch::barrier().orders_owners());
         assert_eq!(latch::membarriers(), 0);
     });
 }
@@ -294,6 +296,8 @@ fn sandboxed_midway() {
         if has_membarrier() {
             run(refuse_membarrier);
             assert_eq!(latch::mode(), Mode::Fence);
+            // An owner may still not have noticed.
+            assert!(!latch::barrier().orders_owners());
         }
     });
 }

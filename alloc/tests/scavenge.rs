@@ -254,6 +254,38 @@ fn hooks_are_called() {
     });
 }
 
+/// Who asks for the scavenger may be a thread that never allocated.
+#[test]
+fn a_thread_that_never_allocated_starts_it() {
+    static UNUSED: AtomicUsize = AtomicUsize::new(0);
+    alone("a_thread_that_never_allocated_starts_it", &[], || {
+        assert!(scavenge::on_release(|_| {
+            UNUSED.fetch_add(1, SeqCst);
+        }));
+        thread::spawn(scavenge::want).join().unwrap();
+        wait_for("the hook is called", || UNUSED.load(SeqCst) > 0);
+    });
+}
+
+/// Where frees start no thread, the next allocation that is not served from a list does.
+#[test]
+fn allocations_start_it_where_frees_do_not() {
+    static UNUSED: AtomicUsize = AtomicUsize::new(0);
+    alone("allocations_start_it_where_frees_do_not", &[], || {
+        scavenge::frees_start_no_thread();
+        assert!(scavenge::on_release(|_| {
+            UNUSED.fetch_add(1, SeqCst);
+        }));
+        let threads = || fs::read_dir("/proc/self/task").unwrap().count();
+        let objects = Objects::of_all_sizes(100 * MIB);
+        let before = threads();
+        drop(objects);
+        assert_eq!(threads(), before);
+        let _kept = Objects::of_all_sizes(100 * MIB);
+        wait_for("the hook is called", || UNUSED.load(SeqCst) > 0);
+    });
+}
+
 /// The child of a process whose scavenger runs gets its own; and when the last thread of the program ends, the scavenger
 /// does not keep the process alive.
 #[test]

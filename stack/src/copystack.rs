@@ -50,8 +50,9 @@ use core::{
 /// How much plain memory a parking call finds below its stack pointer, and a lost signal frame the second time.
 pub const HEADROOM: usize = 16 << 10;
 
-/// How far below the stack pointer a program may write: the red zone, and a push or two.
-const RED_ZONE: usize = 256;
+/// How far below the stack pointer a program may write: the red zone, and a push or two. On aarch64 a store that moves the stack
+/// pointer as well, of two vector registers by as much as an instruction can say: a fault finds it unmoved.
+const RED_ZONE: usize = if cfg!(target_arch = "aarch64") { 1024 } else { 256 };
 
 /// How much one trap populates. More may never be used.
 const POPULATE: usize = 64 << 10;

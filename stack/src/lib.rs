@@ -44,7 +44,7 @@
 //! The kernel does not trap: a system call whose buffer is the first touch of a guarded page gets `EFAULT`. Calls through
 //! a C library cannot meet it, since the call itself touches the stack below the buffer; inline system calls from frames
 //! of less than a page can. [`StackGrowth::DemandPaged`] has none of it. C code compiled without stack-clash protection
-//! can jump over the 16 KiB at the bottom, as it can over the guard of any thread.
+//! can jump over the 16 KiB at the bottom (64 KiB on aarch64), as it can over the guard of any thread.
 
 #[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
 compile_error!("baton-stack supports Linux on x86-64 and aarch64 only");

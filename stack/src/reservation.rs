@@ -4,9 +4,9 @@
 //!  lo            floor                window      limit                       base      hi
 //!  ┌──────────────┬─────────────────────┬───────────┬──────────────────────────┬────────┐
 //!  │ bottom guard │ not used yet        │ guard     │ extent: the bytes that   │ colour │
-//!  │ 16–20 KiB    │ (long ones only)    │ window    │ may be used now          │        │
+//!  │ 16–20 KiB *  │ (long ones only)    │ window    │ may be used now          │        │
 //!  └──────────────┴─────────────────────┴───────────┴──────────────────────────┴────────┘
-//!                 │◀──────────── reservation, or a little more ───────────────▶│
+//!                 │◀──────────── reservation, or a little more ───────────────▶│      * 64–68 KiB on aarch64
 //! ```
 //!
 //! A stack that traps begins with an extent of 1.25 MiB, or of all that it has if that is less, and a guard window of 64 KiB
@@ -69,8 +69,13 @@ pub(crate) const UNASKED: usize = 64 << 10;
 pub(crate) const WINDOW: usize = 64 << 10;
 /// New stacks that are guarded by one system call.
 pub(crate) const LITTER: usize = pages::AT_ONCE / 2;
-/// The least length of the guard at the bottom: more than a page, because C code need not probe its frames.
-const BOTTOM_GUARD: usize = 16 << 10;
+/// The least length of the guard at the bottom: more than a page, because C code need not probe its frames; and on aarch64 as much
+/// as compilers take for granted there, which probe each 64 KiB of a frame only.
+const BOTTOM_GUARD: usize = if cfg!(target_arch = "aarch64") {
+    64 << 10
+} else {
+    16 << 10
+};
 /// Room above `base` for the colour.
 const COLOUR_ROOM: usize = PAGE;
 /// How many starts there are.
@@ -313,16 +318,31 @@ impl Desc {
         (self.lo()..self.hi()).contains(&address)
     }
 
-    /// Guards a free stack that traps, and whose memory was given back, below its first extent again.
-    fn guard_again(&self) {
-        let limit = self.limit_of(FIRST_EXTENT);
-        if self.spec.growth() == StackGrowth::Trap && self.limit() < limit {
-            let window = self.window_of(FIRST_EXTENT);
-            // SAFETY: nobody needs what is there. Guards that are left deeper down do no harm: growth opens whatever it passes.
-            if unsafe { pages::guard(window..limit) }.is_ok() {
-                self.set_extent(limit, window);
-            }
+    /// Guards a stack that traps, and whose extent is longer than so many bytes, below these. Where the kernel refuses, the extent
+    /// stays as it is, and open.
+    ///
+    /// # Safety
+    ///
+    /// Nobody needs what is below an extent of so many bytes.
+    pub(crate) unsafe fn close_to(&self, extent: usize) {
+        let (limit, window) = (self.limit_of(extent), self.window_of(extent));
+        if self.spec.growth() != StackGrowth::Trap || self.limit() >= limit {
+            return;
         }
+        // SAFETY: as the caller promised. Guards that are left deeper down do no harm: growth opens whatever it passes.
+        if unsafe { pages::guard(window..limit) }.is_ok() {
+            self.set_extent(limit, window);
+        } else {
+            // Some pages may have their guards, and inside the extent nobody expects any.
+            // SAFETY: inside the reservation.
+            let _ = unsafe { pages::open(self.limit().max(window)..limit) };
+        }
+    }
+
+    /// Guards a free stack, whose memory was given back, below its first extent again.
+    fn guard_again(&self) {
+        // SAFETY: nobody needs what is there.
+        unsafe { self.close_to(FIRST_EXTENT) };
     }
 
     /// Where the extent and the guard window of a new stack end.
@@ -362,8 +382,13 @@ impl Desc {
                     return Ok(());
                 }
                 Err(libc::ENOMEM) => return Err(StackError::Guard { errno: libc::ENOMEM }),
-                // Memory that was locked since the probe (mlockall) takes no markers: go on as old kernels do.
-                Err(_) => {}
+                // Memory that was locked since the probe (mlockall) takes no markers: go on as old kernels do. What has some all
+                // the same is opened, because nobody expects them above the floor then.
+                Err(_) => {
+                    let (limit, window) = self.first_extent();
+                    // SAFETY: inside this reservation.
+                    let _ = unsafe { pages::open(window..limit) };
+                }
             }
         }
         // SAFETY: inside this reservation, which nobody uses yet.
@@ -488,4 +513,72 @@ pub(crate) fn trim(stack: &Stack) {
     desc.guard_again();
     desc.set_class(kept);
     copystack::counters().trimmed.fetch_add(1, Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{acquire, release};
+
+    /// Whether there is memory at this address: asked of the kernel, which gets an error where this thread would trap.
+    fn is_open(address: usize) -> bool {
+        let mut ends = [0; 2];
+        // SAFETY: the pipe is the test's own; whether one byte can be read at the address is what is asked.
+        unsafe {
+            assert_eq!(libc::pipe(ends.as_mut_ptr()), 0);
+            let written = libc::write(ends[1], ptr::with_exposed_provenance(address), 1);
+            for end in ends {
+                libc::close(end);
+            }
+            written == 1
+        }
+    }
+
+    /// A stack of this size, opened to 4 MiB, and the guard window below its first extent, of which the highest page is
+    /// locked: it takes no guard, the others do. `None` where stacks do not trap or nothing can be locked.
+    fn with_a_locked_page(reservation: usize) -> Option<(Stack, Range<usize>)> {
+        let spec = Spec::with_growth(reservation, StackGrowth::Trap).unwrap();
+        let stack = acquire(spec).unwrap();
+        let desc = stack.desc();
+        let window = desc.window_of(FIRST_EXTENT)..desc.limit_of(FIRST_EXTENT);
+        // SAFETY: nothing runs on the stack.
+        unsafe { desc.open_to(Class::holding(4 << 20)) };
+        // SAFETY: the page is the stack's; locking it changes no contents.
+        let locked = unsafe { libc::mlock(ptr::with_exposed_provenance(window.end - PAGE), PAGE) } == 0;
+        (spec.growth() == StackGrowth::Trap && locked).then_some((stack, window))
+    }
+
+    fn unlock(window: &Range<usize>) {
+        // SAFETY: as for the locking.
+        unsafe { libc::munlock(ptr::with_exposed_provenance(window.end - PAGE), PAGE) };
+    }
+
+    #[test]
+    fn no_guard_stays_inside_an_extent_when_the_kernel_refuses() {
+        let Some((stack, window)) = with_a_locked_page(7 << 20) else {
+            return;
+        };
+        let limit = stack.desc().limit();
+        trim(&stack);
+        assert_eq!(stack.desc().limit(), limit);
+        assert!(window.clone().step_by(PAGE).all(is_open));
+        unlock(&window);
+        trim(&stack);
+        assert_eq!(stack.desc().limit(), window.end);
+        assert!(!window.clone().step_by(PAGE).any(is_open));
+        release(stack);
+    }
+
+    #[test]
+    fn a_new_stack_has_no_guard_inside_when_the_kernel_refuses() {
+        let Some((stack, window)) = with_a_locked_page(9 << 20) else {
+            return;
+        };
+        // SAFETY: nothing runs on the stack, and it is as good as new: this one is never used again.
+        assert_eq!(unsafe { stack.desc().put_up_guards() }, Ok(()));
+        assert_eq!(stack.desc().limit(), stack.desc().floor());
+        assert!(window.clone().step_by(PAGE).all(is_open));
+        assert!(!is_open(stack.desc().floor() - PAGE));
+        unlock(&window);
+    }
 }

@@ -21,7 +21,8 @@
 //! ```text
 //!   who resumes   parked = 0;  (fence mode: fence);  while claimed != 0: wait;  run
 //!   who suspends  parked = sp  (Release, on g0, after the switch and before anybody can find the goroutine)
-//!   who shrinks   claimed = 1;  barrier;  parked != 0 → take pages below it away;  claimed = 0 (Release)
+//!   who shrinks   claimed = 1;  barrier;  parked != 0 → take pages below it away, and note that in parked unless it has
+//!                 changed meanwhile (compare and exchange);  claimed = 0 (Release)
 //! ```
 //!
 //! # Invariants
@@ -31,11 +32,13 @@
 //! 2. So pages go only while the goroutine is parked and cannot be resumed; and only below its stack pointer, less what the
 //!    switch itself has pushed ([`BELOW`]).
 //! 3. One at a time shrinks, under `SHRINK`. It holds no other lock and allocates nothing.
+//! 4. `parked` is 0 while the goroutine runs: who shrinks notes what it did by an exchange, which fails once the goroutine has
+//!    stored its 0; a 0 that comes after the exchange overwrites the note.
 //!
-//! `tests/explore/shrink.rs` explores the protocol, and finds it wrong without the barrier.
+//! `tests/explore/shrink.rs` explores the protocol, and finds it wrong without the barrier, and with a plain store for the note.
 
 use crate::{
-    Class, StackGrowth,
+    Class,
     copystack::{self, HEADROOM},
     pool,
     reservation::{Desc, FIRST_EXTENT},
@@ -155,6 +158,11 @@ impl Desc {
         }
     }
 
+    /// Notes in `parked`, which was `seen`, what of the pages below is gone: unless the goroutine is about to go on.
+    fn note_gone(&self, seen: usize, gone: usize) {
+        let _ = self.parked.compare_exchange(seen, seen | gone, Relaxed, Relaxed);
+    }
+
     /// Takes the pages below `sp` away; if that is because nobody used them for long, all but the first of the stack.
     ///
     /// # Safety
@@ -177,14 +185,8 @@ impl Desc {
         while extent < depth + HEADROOM {
             extent *= 2;
         }
-        let lowest = self.limit_of(extent);
-        if self.spec().growth() == StackGrowth::Trap && limit < lowest {
-            let window = self.window_of(extent);
-            // SAFETY: as above. Guards that are left deeper down do no harm: growth opens whatever it passes.
-            if unsafe { pages::guard(window..lowest) }.is_ok() {
-                self.set_extent(lowest, window);
-            }
-        }
+        // SAFETY: the extent holds what is in use, and some room below it.
+        unsafe { self.close_to(extent) };
         self.mark.store(sp, Relaxed);
         self.gauge.store(0, Relaxed); // its marks are gone, and where they were there may be guards
         self.lower_class(Class::holding(depth));
@@ -258,7 +260,7 @@ fn shrink_parked(how: Release, stacks: impl Iterator<Item = &'static Desc>, most
                 // SAFETY: parked, and claimed: invariants 1 and 2.
                 unsafe { desc.shrink(parked & !15, how) };
                 let gone = if how == Release::All { DONE } else { LEAN };
-                desc.parked.store(parked | gone, Relaxed);
+                desc.note_gone(parked, gone);
             }
             desc.claimed.store(0, Publish);
         }
@@ -271,7 +273,22 @@ fn shrink_parked(how: Release, stacks: impl Iterator<Item = &'static Desc>, most
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Spec, acquire_class, release};
+    use crate::{Spec, StackGrowth, acquire, acquire_class, release};
+
+    /// Whoever goes on while its pages are taken runs with `parked` at 0, and nothing is taken from it then.
+    #[test]
+    fn who_goes_on_is_not_noted_as_parked() {
+        let stack = acquire(Spec::with_growth(5 << 20, StackGrowth::Trap).unwrap()).unwrap();
+        let desc = stack.desc();
+        desc.set_parked(desc.base() - BELOW);
+        let seen = desc.parked.load(Relaxed);
+        desc.note_gone(seen, LEAN);
+        assert_eq!(desc.parked.load(Relaxed), seen | LEAN);
+        desc.set_running();
+        desc.note_gone(seen | LEAN, DONE);
+        assert_eq!(desc.parked.load(Relaxed), 0);
+        release(stack);
+    }
 
     #[test]
     fn many_have_their_turn_a_few_at_a_time() {

@@ -1,6 +1,6 @@
 //! Every interleaving of the protocol by which pages are taken from a parked goroutine (`stack/src/shrink.rs`), on a machine
 //! with store buffers: one thread resumes and suspends, one shrinks. Without the barrier the search must find the two at
-//! work together.
+//! work together; and if what was taken is noted by a plain store, too: it may overwrite that the owner runs.
 
 use baton_explore::reach;
 
@@ -20,10 +20,22 @@ enum Barrier {
     OwnerOnly,
 }
 
+/// How the shrinker notes in `PARKED` what it took.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Note {
+    /// Compare and exchange, with what it saw before.
+    Exchange,
+    /// A plain store.
+    Store,
+}
+
 /// A word of memory: `PARKED` or `CLAIMED`.
 type Word = usize;
 const PARKED: Word = 0;
 const CLAIMED: Word = 1;
+
+/// `PARKED`: pages were taken. Others may be taken later, by a shrinker that takes more.
+const GONE: u8 = 2;
 
 /// Memory, and for each thread what it has stored and nobody else has seen.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -49,7 +61,9 @@ enum Shrinker {
     Idle,
     Claimed,
     Ordered,
-    Taking,
+    /// With what it saw in `PARKED`.
+    Taking(u8),
+    Noted,
 }
 
 const OWNER: usize = 0;
@@ -84,7 +98,7 @@ impl State {
     }
 
     fn is_wrong(&self) -> bool {
-        self.owner == Owner::Running && self.shrinker == Shrinker::Taking
+        self.owner == Owner::Running && matches!(self.shrinker, Shrinker::Taking(_))
     }
 
     fn step_owner(&self, barrier: Barrier) -> Option<Self> {
@@ -112,7 +126,7 @@ impl State {
         Some(next)
     }
 
-    fn step_shrinker(&self, barrier: Barrier) -> Option<Self> {
+    fn step_shrinker(&self, barrier: Barrier, note: Note) -> Option<Self> {
         let mut next = self.clone();
         match self.shrinker {
             Shrinker::Idle if self.shrinker_rounds == ROUNDS => return None,
@@ -130,12 +144,25 @@ impl State {
                 }
                 next.shrinker = Shrinker::Ordered;
             }
-            Shrinker::Ordered if self.load(SHRINKER, PARKED) == 0 => {
-                next.store(SHRINKER, CLAIMED, 0);
-                next.shrinker = Shrinker::Idle;
+            Shrinker::Ordered => {
+                next.shrinker = match self.load(SHRINKER, PARKED) {
+                    0 => Shrinker::Noted,
+                    parked => Shrinker::Taking(parked),
+                };
             }
-            Shrinker::Ordered => next.shrinker = Shrinker::Taking,
-            Shrinker::Taking => {
+            Shrinker::Taking(seen) => {
+                match note {
+                    Note::Exchange => {
+                        next.drain(SHRINKER);
+                        if next.memory[PARKED] == seen {
+                            next.memory[PARKED] = GONE;
+                        }
+                    }
+                    Note::Store => next.store(SHRINKER, PARKED, GONE),
+                }
+                next.shrinker = Shrinker::Noted;
+            }
+            Shrinker::Noted => {
                 next.store(SHRINKER, CLAIMED, 0);
                 next.shrinker = Shrinker::Idle;
             }
@@ -154,14 +181,14 @@ impl State {
 }
 
 /// The number of states, or a wrong one.
-fn explore(barrier: Barrier) -> Result<usize, State> {
+fn explore(barrier: Barrier, note: Note) -> Result<usize, State> {
     reach(State::start(), |state| {
         if state.is_wrong() {
             return Err(state.clone());
         }
         let steps = [
             state.step_owner(barrier),
-            state.step_shrinker(barrier),
+            state.step_shrinker(barrier, note),
             state.step_buffer(OWNER),
             state.step_buffer(SHRINKER),
         ];
@@ -178,7 +205,7 @@ fn explore(barrier: Barrier) -> Result<usize, State> {
 #[test]
 fn nobody_runs_where_pages_are_taken() {
     for barrier in [Barrier::Membarrier, Barrier::Fences] {
-        let states = explore(barrier).unwrap_or_else(|state| panic!("{barrier:?}: {state:?}"));
+        let states = explore(barrier, Note::Exchange).unwrap_or_else(|state| panic!("{barrier:?}: {state:?}"));
         assert!(states > 100);
         println!("{barrier:?}: {states} states");
     }
@@ -186,6 +213,12 @@ fn nobody_runs_where_pages_are_taken() {
 
 #[test]
 fn a_fence_on_one_side_alone_is_wrong() {
-    assert!(explore(Barrier::ShrinkerOnly).is_err());
-    assert!(explore(Barrier::OwnerOnly).is_err());
+    assert!(explore(Barrier::ShrinkerOnly, Note::Exchange).is_err());
+    assert!(explore(Barrier::OwnerOnly, Note::Exchange).is_err());
+}
+
+#[test]
+fn a_note_that_overwrites_is_wrong() {
+    assert!(explore(Barrier::Membarrier, Note::Store).is_err());
+    assert!(explore(Barrier::Fences, Note::Store).is_err());
 }

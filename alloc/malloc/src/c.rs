@@ -8,7 +8,7 @@
 //!
 //! Objects are aligned to 16 bytes at least.
 
-use baton_alloc::{C_ALIGN, c_layout};
+use baton_alloc::{C_ALIGN, c_layout, scavenge};
 use core::{
     alloc::Layout,
     ffi::{c_int, c_void},
@@ -16,7 +16,20 @@ use core::{
 };
 
 /// A page of the system: what `valloc` aligns to.
-const OS_PAGE: usize = 4096;
+fn os_page() -> usize {
+    // SAFETY: getauxval reads a table.
+    let page = unsafe { libc::getauxval(libc::AT_PAGESZ) };
+    usize::try_from(page).unwrap_or(0).max(4096)
+}
+
+/// What the dynamic linker calls before `main`: see [`scavenge::frees_start_no_thread`].
+#[used]
+#[unsafe(link_section = ".init_array")]
+static INIT: extern "C" fn() = init;
+
+extern "C" fn init() {
+    scavenge::frees_start_no_thread();
+}
 
 fn set_errno(value: c_int) {
     // SAFETY: this thread's own word.
@@ -186,14 +199,14 @@ pub extern "C" fn memalign(align: usize, size: usize) -> *mut c_void {
 /// Memory at the start of a page of the system.
 #[unsafe(no_mangle)]
 pub extern "C" fn valloc(size: usize) -> *mut c_void {
-    allocate(aligned(OS_PAGE, size))
+    allocate(aligned(os_page(), size))
 }
 
 /// Whole pages of the system.
 #[unsafe(no_mangle)]
 pub extern "C" fn pvalloc(size: usize) -> *mut c_void {
-    let whole = size.max(1).checked_next_multiple_of(OS_PAGE);
-    allocate(whole.and_then(|size| aligned(OS_PAGE, size)))
+    let whole = size.max(1).checked_next_multiple_of(os_page());
+    allocate(whole.and_then(|size| aligned(os_page(), size)))
 }
 
 /// How many bytes of the object may be used; 0 for null.
@@ -222,7 +235,7 @@ pub extern "C" fn mallinfo2() -> libc::mallinfo2 {
         arena: stats.small_span_bytes,
         ordblks: 0,
         smblks: 0,
-        hblks: (stats.large_allocs - stats.large_frees) as usize,
+        hblks: stats.large_objects(),
         hblkhd: stats.large_bytes,
         usmblks: 0,
         fsmblks: 0,

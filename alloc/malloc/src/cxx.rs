@@ -2,10 +2,12 @@
 //!
 //! | suffix | operator |
 //! |---|---|
-//! | `nw`, `na` / `dl`, `da` | `new`, `new[]` / `delete`, `delete[]` |
+//! | `nw` / `dl` | `new` / `delete` |
 //! | `m`, `Pv` | the size; the object |
 //! | `St11align_val_t` | with an alignment |
-//! | `RKSt9nothrow_t` | gives null instead of throwing |
+//!
+//! The C++ library's own forms for arrays, with a size to `delete`, and that give null instead of throwing stay in place: as the
+//! standard says, they call these here, or what the program has put in their place, and catch what is thrown.
 //!
 //! Where there is no memory, `new` calls the new handler as long as there is one, and then throws `std::bad_alloc`. Both are
 //! the C++ library's, which this library is not linked to: they are looked up when they are needed. A program without them
@@ -16,8 +18,6 @@ use core::ffi::{CStr, c_void};
 
 /// An alignment that the C++ compiler passes on: a power of two.
 type Align = usize;
-/// `const std::nothrow_t &`: a tag.
-type Nothrow = *const c_void;
 
 /// A function of the C++ library.
 fn cxx_library(name: &CStr) -> *mut c_void {
@@ -84,17 +84,6 @@ macro_rules! news {
     )*};
 }
 
-/// Operators that give null.
-macro_rules! nothrow_news {
-    ($($name:ident($($arg:ident: $type:ty),*) = $serve:expr;)*) => {$(
-        #[doc = concat!("`", stringify!($name), "`: see the table of the module.")]
-        #[unsafe(no_mangle)]
-        pub extern "C" fn $name($($arg: $type),*, _: Nothrow) -> *mut c_void {
-            $serve
-        }
-    )*};
-}
-
 /// Operators that free; what C++ says of the object beyond its address is not needed.
 macro_rules! deletes {
     ($($name:ident($($type:ty),*);)*) => {$(
@@ -113,29 +102,10 @@ macro_rules! deletes {
 
 news! {
     _Znwm(size: usize) = c::malloc(size);
-    _Znam(size: usize) = c::malloc(size);
     _ZnwmSt11align_val_t(size: usize, align: Align) = c::aligned_alloc(align, size);
-    _ZnamSt11align_val_t(size: usize, align: Align) = c::aligned_alloc(align, size);
-}
-
-nothrow_news! {
-    _ZnwmRKSt9nothrow_t(size: usize) = c::malloc(size);
-    _ZnamRKSt9nothrow_t(size: usize) = c::malloc(size);
-    _ZnwmSt11align_val_tRKSt9nothrow_t(size: usize, align: Align) = c::aligned_alloc(align, size);
-    _ZnamSt11align_val_tRKSt9nothrow_t(size: usize, align: Align) = c::aligned_alloc(align, size);
 }
 
 deletes! {
     _ZdlPv();
-    _ZdaPv();
-    _ZdlPvm(usize);
-    _ZdaPvm(usize);
     _ZdlPvSt11align_val_t(Align);
-    _ZdaPvSt11align_val_t(Align);
-    _ZdlPvmSt11align_val_t(usize, Align);
-    _ZdaPvmSt11align_val_t(usize, Align);
-    _ZdlPvRKSt9nothrow_t(Nothrow);
-    _ZdaPvRKSt9nothrow_t(Nothrow);
-    _ZdlPvSt11align_val_tRKSt9nothrow_t(Align, Nothrow);
-    _ZdaPvSt11align_val_tRKSt9nothrow_t(Align, Nothrow);
 }

@@ -121,6 +121,17 @@ fn the_cxx_operators() {
     compiled("the_cxx_operators", "c++", "operators.cc");
 }
 
+/// A program may replace some operators alone.
+#[test]
+fn replaced_cxx_operators() {
+    compiled("replaced_cxx_operators", "c++", "replaced.cc");
+}
+
+#[test]
+fn frees_start_no_thread() {
+    compiled("frees_start_no_thread", "cc", "frees.c");
+}
+
 /// A program that knows nothing of it writes a heap profile; its child, which is another program, writes one of its own.
 #[test]
 fn a_heap_profile() {

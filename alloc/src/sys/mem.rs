@@ -6,7 +6,10 @@
 //! | fresh | mapped, readable and writable, no physical page behind it; reads as zero | a write → used; [`unmap`] → none |
 //! | used | a physical page holds what was written | [`discard`] → fresh; [`unmap`] → none |
 //!
-//! A state is that of each page of 4 KiB by itself. Mappings are private, anonymous and `MAP_NORESERVE`: address space
+//! A state is that of each page of the system by itself. Where those are longer than a page of the heap, which has 8 KiB, the
+//! kernel would take what lies beside a range as well: what is not whole pages of the system is never discarded nor guarded.
+//!
+//! Mappings are private, anonymous and `MAP_NORESERVE`: address space
 //! costs nothing until it is written to, so there is no separate step that commits it. Where the kernel is told never to
 //! overcommit (`vm.overcommit_memory = 2`) it counts mapped address space all the same, and `map` fails earlier.
 
@@ -93,6 +96,19 @@ unsafe fn unmap_raw(base: NonNull<u8>, len: usize) {
     }
 }
 
+/// The length of the system's pages.
+fn os_page() -> usize {
+    // SAFETY: getauxval reads a table.
+    usize::try_from(unsafe { libc::getauxval(libc::AT_PAGESZ) })
+        .unwrap_or(0)
+        .max(OS_PAGE)
+}
+
+/// Whether the range is whole pages of this length.
+fn is_whole(base: NonNull<u8>, len: usize, page: usize) -> bool {
+    base.addr().get().is_multiple_of(page) && len.is_multiple_of(page)
+}
+
 /// Gives address space back to the kernel.
 ///
 /// # Safety
@@ -104,15 +120,17 @@ pub(crate) unsafe fn unmap(base: NonNull<u8>, len: usize) {
     MAPPED.fetch_sub(len, Relaxed);
 }
 
-/// Makes used pages fresh: their physical pages go back to the kernel. `false` if it refuses (locked memory).
+/// Makes used pages fresh: their physical pages go back to the kernel. `false`, and all is as it was, if it refuses (locked
+/// memory), or if the range is not whole pages of the system.
 ///
 /// # Safety
 ///
 /// The range was mapped by [`map`] and nobody needs what is in it.
 #[must_use]
 pub(crate) unsafe fn discard(base: NonNull<u8>, len: usize) -> bool {
-    // SAFETY: as the caller promised.
-    errno::kept(|| unsafe { libc::madvise(base.as_ptr().cast(), len, libc::MADV_DONTNEED) == 0 })
+    is_whole(base, len, os_page())
+        // SAFETY: as the caller promised; nothing beside the range goes, since it is whole pages.
+        && errno::kept(|| unsafe { libc::madvise(base.as_ptr().cast(), len, libc::MADV_DONTNEED) == 0 })
 }
 
 /// Bytes of physical memory that the process takes, if /proc tells.
@@ -130,7 +148,7 @@ pub(crate) fn resident() -> Option<usize> {
     });
     let text = core::str::from_utf8(text.get(..usize::try_from(len).ok()?)?).ok()?;
     let pages: usize = text.split(' ').nth(1)?.parse().ok()?;
-    pages.checked_mul(OS_PAGE)
+    pages.checked_mul(os_page())
 }
 
 /// Asks the kernel never to back the range with huge pages. It may refuse, where it knows none; then there are none.
@@ -144,7 +162,7 @@ pub(crate) unsafe fn no_huge_pages(base: NonNull<u8>, len: usize) {
 }
 
 /// Makes pages fault when touched, without a mapping of their own, or makes them plain memory again (which reads as zero).
-/// A kernel before 6.13 knows no such thing; then they stay as they are.
+/// A kernel before 6.13 knows no such thing; then they stay as they are, and so does what is not whole pages of the system.
 ///
 /// # Safety
 ///
@@ -153,8 +171,10 @@ pub(crate) unsafe fn guard(at: NonNull<u8>, len: usize, on: bool) {
     const MADV_GUARD_INSTALL: libc::c_int = 102;
     const MADV_GUARD_REMOVE: libc::c_int = 103;
     let advice = if on { MADV_GUARD_INSTALL } else { MADV_GUARD_REMOVE };
-    // SAFETY: as the caller promised.
-    errno::kept(|| unsafe { libc::madvise(at.as_ptr().cast(), len, advice) });
+    if is_whole(at, len, os_page()) {
+        // SAFETY: as the caller promised; nothing beside the pages changes, since they are whole ones.
+        errno::kept(|| unsafe { libc::madvise(at.as_ptr().cast(), len, advice) });
+    }
 }
 
 /// A random number that the kernel gave this process at its start.
@@ -198,6 +218,26 @@ mod tests {
             assert_eq!(base.add(OS_PAGE).read(), 0);
             unmap(base, 2 * OS_PAGE);
         }
+    }
+
+    /// The kernel rounds lengths up: what is behind a range that ends inside a page would go with it.
+    #[test]
+    fn what_is_not_whole_pages_of_the_system_stays() {
+        let base = map(2 * OS_PAGE, OS_PAGE, 0).unwrap();
+        // SAFETY: two pages, mapped just now.
+        unsafe {
+            base.write(1);
+            base.add(OS_PAGE + 8).write(7);
+            assert!(!discard(base, OS_PAGE + 8));
+            guard(base, OS_PAGE + 8, true);
+            assert_eq!((base.read(), base.add(OS_PAGE + 8).read()), (1, 7));
+            unmap(base, 2 * OS_PAGE);
+        }
+        let at = |address| NonNull::new(ptr::without_provenance_mut(address)).unwrap();
+        // A page of the heap under kernels with pages of 4, 16 and 64 KiB.
+        let (page, heap) = (at(3 << 16), 8 << 10);
+        assert!(is_whole(page, heap, 4 << 10) && !is_whole(page, heap, 16 << 10) && !is_whole(page, heap, 64 << 10));
+        assert!(is_whole(page, 8 * heap, 64 << 10) && !is_whole(at((3 << 16) + heap), 8 * heap, 64 << 10));
     }
 
     #[test]

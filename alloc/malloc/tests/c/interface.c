@@ -126,6 +126,7 @@ static void errno_is_kept(void) {
 static void figures(void) {
     enum { N = 1000 };
     static void *objects[N];
+    free(kept(malloc(64 << 20))); // Starts the scavenger, if what was freed before has made work for it: it has some memory, too.
     struct mallinfo2 before = mallinfo2();
     for (int i = 0; i < N; i++) objects[i] = kept(malloc(1000));
     void *large = kept(malloc(10 << 20));

@@ -28,6 +28,11 @@ static void give_up() {
     if (++handled == 3) std::set_new_handler(nullptr);
 }
 
+static void give_up_at_once() {
+    handled++;
+    throw std::bad_alloc();
+}
+
 int main() {
     std::size_t before = mallinfo2().uordblks;
     {
@@ -62,5 +67,12 @@ int main() {
         thrown = true;
     }
     CHECK(thrown && handled == 3);
+    // Without throwing, all is the same, but that null is given.
+    handled = 0;
+    std::set_new_handler(give_up);
+    CHECK(::operator new(impossible, std::nothrow) == nullptr && handled == 3);
+    std::set_new_handler(give_up_at_once);
+    CHECK(::operator new[](impossible, std::nothrow) == nullptr && handled == 4);
+    CHECK(::operator new(impossible, std::align_val_t(64), std::nothrow) == nullptr && handled == 5);
     std::puts("all is well");
 }
