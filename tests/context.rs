@@ -11,7 +11,7 @@ use baton::{
 };
 use std::{
     future::pending,
-    panic::{AssertUnwindSafe, catch_unwind},
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::SeqCst},
@@ -342,5 +342,81 @@ fn the_watcher_of_a_done_channel_ends_with_its_context() {
         assert!(timed.done().recv().is_err());
         assert!(Simulation::elapsed() >= LONG);
         time::sleep(Duration::from_millis(1));
+    });
+}
+
+#[test]
+fn a_chain_of_contexts_may_be_long() {
+    const LEVELS: u32 = 200_000;
+    let chain = |root: &Context| (0..LEVELS).fold(root.clone(), |ctx, level| ctx.with_value(level));
+    baton::run(move || {
+        let (root, cancel) = Context::background().with_cancel();
+        let last = chain(&root);
+        let middle = chain(&last);
+        cancel.cancel();
+        assert_eq!(last.err(), Some(ContextError::Canceled));
+        assert_eq!(middle.err(), Some(ContextError::Canceled));
+        drop(last);
+        drop(middle);
+        assert_eq!(root.value::<u32>(), None);
+        drop(chain(&Context::background()));
+    });
+}
+
+/// Most wait for a condition, the others for the mutex only, and all have one context as their end.
+#[test]
+fn waits_and_locks_that_end_with_one_context() {
+    const ROUNDS: usize = 100_000;
+    const PARTS: usize = 64;
+    let take_turns = |ctx: &Context, (round, next): &(Mutex<usize>, Condvar), waits: bool| {
+        loop {
+            let mut round = ctx.lock(round).unwrap();
+            *round += 1;
+            if *round >= ROUNDS {
+                break;
+            }
+            next.notify_one();
+            yield_now(); // the others queue up
+            if waits {
+                ctx.wait(next, &mut round).unwrap();
+            }
+        }
+        next.notify_all();
+    };
+    baton::run(move || {
+        let shared = Arc::new((Mutex::new(0), Condvar::new()));
+        let ctx = Context::background().with_timeout(LONG);
+        let parts: Vec<_> = (0..PARTS)
+            .map(|i| {
+                let (shared, ctx) = (Arc::clone(&shared), ctx.clone());
+                go!(move || take_turns(&ctx, &shared, i % 4 != 0))
+            })
+            .collect();
+        parts.into_iter().for_each(|part| part.join().unwrap());
+    });
+}
+
+/// What is done when this is dropped.
+struct OnDrop(Box<dyn FnMut() + Send>);
+
+impl Drop for OnDrop {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
+/// The destructors of two failures that come too late wait for each other.
+#[test]
+fn failures_that_come_too_late_are_dropped_under_no_lock() {
+    baton::run(|| {
+        let (group, ctx) = Group::with_context(&Context::background());
+        group.go(|| Err(OnDrop(Box::new(|| ()))));
+        while ctx.err().is_none() {
+            yield_now();
+        }
+        let (tx, rx) = chan::bounded(0);
+        group.go(move || Err(OnDrop(Box::new(move || rx.recv().unwrap()))));
+        group.go(move || resume_unwind(Box::new(OnDrop(Box::new(move || tx.send(()).unwrap())))));
+        assert!(group.wait().is_err());
     });
 }

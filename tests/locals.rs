@@ -1,6 +1,6 @@
 //! Goroutine-local variables: one's own, inherited, dropped at the end, also of threads.
 
-use baton::{go, goroutine_local, testing::Simulation};
+use baton::{go, goroutine_local, testing::Simulation, time};
 use std::{
     cell::{Cell, RefCell},
     sync::{
@@ -8,6 +8,7 @@ use std::{
         atomic::{AtomicUsize, Ordering::SeqCst},
     },
     thread,
+    time::Duration,
 };
 
 goroutine_local! {
@@ -121,4 +122,53 @@ fn a_variable_may_be_used_while_it_is_made() {
         static SECOND: u32 = 41;
     }
     assert_eq!(baton::run(|| FIRST.with(|first| *first)), 42);
+}
+
+/// A variable that the result's destructor uses, in a goroutine for which nobody waits.
+#[test]
+fn what_the_result_of_a_goroutine_leaves_is_dropped_too() {
+    struct Leaves(Arc<AtomicUsize>);
+    impl Drop for Leaves {
+        fn drop(&mut self) {
+            let counted = Counted(Arc::clone(&self.0), false);
+            COUNTED.with_borrow_mut(|slot| *slot = Some(counted));
+        }
+    }
+    Simulation::seeds(0..20).run(|| {
+        let drops = Arc::new(AtomicUsize::new(0));
+        let result = Leaves(Arc::clone(&drops));
+        drop(go!(move || result)); // it has not run yet
+        time::sleep(Duration::from_secs(1)); // till nobody else can run
+        assert_eq!(drops.load(SeqCst), 1);
+    });
+}
+
+/// A variable whose first use is in its own initializer has two values, of which the first stays.
+#[test]
+fn a_variable_may_use_itself_while_it_is_made() {
+    static MADE: AtomicUsize = AtomicUsize::new(0);
+    struct Numbered(usize, Arc<AtomicUsize>);
+    impl Drop for Numbered {
+        fn drop(&mut self) {
+            let counted = Counted(Arc::clone(&self.1), false);
+            COUNTED.with_borrow_mut(|slot| *slot = Some(counted));
+        }
+    }
+    goroutine_local! {
+        static DROPS: Arc<AtomicUsize> = Arc::default();
+        static SELF: Numbered = {
+            let before = match MADE.fetch_add(1, SeqCst) {
+                0 => SELF.with(|itself| itself.0),
+                _ => 6,
+            };
+            Numbered(before + 1, DROPS.with(Arc::clone))
+        };
+    }
+    let drops = go!(|| {
+        assert_eq!(SELF.with(|itself| itself.0), 7);
+        assert!(COUNTED.with_borrow(Option::is_some), "the second value was dropped");
+        assert_eq!(SELF.with(|itself| itself.0), 7);
+        DROPS.with(Arc::clone)
+    });
+    assert_eq!(drops.join().unwrap().load(SeqCst), 2);
 }

@@ -346,6 +346,53 @@ fn many_readers_and_a_few_writers_come_to_an_end() {
     assert_eq!(*last.read(), 8 * rounds / 20);
 }
 
+/// A writer comes in between a reader's wake and its lock, and another reader queues up meanwhile: the two read together all the same.
+#[test]
+fn readers_read_together_although_a_writer_came_in_between() {
+    Simulation::seeds(0..200).run(|| {
+        let (lock, group) = (Arc::new(RwLock::new(())), WaitGroup::new());
+        let first = lock.write();
+        let readers = [(); 2].map(|()| {
+            let (lock, group) = (Arc::clone(&lock), group.clone());
+            go!(move || {
+                let _guard = lock.read();
+                group.wait(); // until both are in
+            })
+        });
+        drop(group);
+        yield_now();
+        drop(first);
+        if let Some(again) = lock.try_write() {
+            yield_now();
+            drop(again);
+        }
+        readers.into_iter().for_each(|reader| reader.join().unwrap());
+    });
+}
+
+/// A writer is woken, but looks at the lock too late: the reader behind it does not wait for the one that has the lock by then.
+#[test]
+fn readers_read_together_although_a_writer_was_woken_too_late() {
+    Simulation::seeds(0..500).run(|| {
+        let (lock, group) = (Arc::new(RwLock::new(())), WaitGroup::new());
+        let first = lock.write();
+        let theirs = Arc::clone(&lock);
+        let writer = go!(move || drop(theirs.try_write_for(Duration::from_micros(5))));
+        let (theirs, member) = (Arc::clone(&lock), group.clone());
+        let reader = go!(move || {
+            let _guard = theirs.read();
+            member.wait();
+        });
+        (0..3).for_each(|_| yield_now());
+        drop(first);
+        if let Some(_guard) = lock.try_read() {
+            group.wait(); // until both are in
+        }
+        writer.join().unwrap();
+        reader.join().unwrap();
+    });
+}
+
 /// Under many seeds: one in at a time although holders yield, readers see no half of a write, nobody is left waiting.
 #[test]
 fn locks_hold_in_every_drawn_order() {

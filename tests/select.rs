@@ -301,3 +301,24 @@ fn a_seed_decides_which_arm_is_chosen() {
     assert_eq!(choices(1), choices(1));
     assert!((2..10).any(|seed| choices(seed) != choices(1)));
 }
+
+/// Each of a hundred ready cases is chosen about as often as the others.
+#[test]
+fn many_ready_cases_are_all_chosen() {
+    const CASES: usize = 100;
+    const MEAN: usize = 100;
+    baton::run(|| {
+        let channels = [(); CASES].map(|()| chan::bounded(1));
+        let mut select = Select::new();
+        for (tx, rx) in &channels {
+            tx.send(()).unwrap();
+            select.recv(rx);
+        }
+        let mut chosen = [0; CASES];
+        for _ in 0..MEAN * CASES {
+            chosen[select.try_ready().unwrap()] += 1;
+        }
+        // Six standard deviations from what is to be expected.
+        assert!(chosen.iter().all(|n| (MEAN - 60..=MEAN + 60).contains(n)), "{chosen:?}");
+    });
+}

@@ -6,10 +6,13 @@ use baton::{
     time::{self, Ticker, Timer},
 };
 use std::{
+    future::Future,
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::SeqCst},
     },
+    task::{self, Wake},
     time::{Duration, Instant},
 };
 
@@ -67,6 +70,41 @@ fn timers_can_be_put_off() {
         assert!(Simulation::elapsed() >= 5 * MS);
         assert!(Simulation::elapsed() < LONG);
         assert!(Timer::at(Instant::now()).is_due());
+    });
+}
+
+/// Counts its wakes.
+#[derive(Default)]
+struct Counted(AtomicUsize);
+
+impl Wake for Counted {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, SeqCst);
+    }
+}
+
+/// A timer that was polled in vain, and once only, is then reset to a time that is sooner or later than the first.
+#[test]
+fn a_timer_that_is_put_off_wakes_who_polled_it() {
+    Simulation::seed(1).run(|| {
+        for first in [2 * MS, LONG, Duration::MAX] {
+            let counted = Arc::new(Counted::default());
+            let wakes = || counted.0.load(SeqCst);
+            let waker = Arc::clone(&counted).into();
+            let mut timer = Timer::after(first);
+            assert!(
+                Pin::new(&mut timer)
+                    .poll(&mut task::Context::from_waker(&waker))
+                    .is_pending()
+            );
+            timer.reset(5 * MS);
+            time::sleep(4 * MS);
+            assert_eq!(wakes(), 0, "{first:?}");
+            timer.reset(Duration::MAX);
+            timer.reset(5 * MS);
+            time::sleep(6 * MS);
+            assert_eq!(wakes(), 1, "{first:?}");
+        }
     });
 }
 

@@ -41,6 +41,7 @@ mod sync {
     }
     use crate::park::{Event, WaitReason, Waiter};
     use rawlock::RawLock;
+    use std::cell::Cell;
 
     /// What reports say; nobody asks here.
     #[allow(dead_code, reason = "the lock names it")]
@@ -54,17 +55,15 @@ mod sync {
     #[derive(Clone, Copy)]
     pub(crate) struct Until<'a> {
         pub(crate) timer: bool,
-        pub(crate) owner: std::marker::PhantomData<&'a ()>,
+        /// Whether somebody has looked at it already, if it has passed at the second look.
+        pub(crate) looked: Option<&'a Cell<bool>>,
     }
     impl Until<'_> {
         pub(crate) fn new(timer: bool) -> Self {
-            Self {
-                timer,
-                owner: std::marker::PhantomData,
-            }
+            Self { timer, looked: None }
         }
         pub(crate) fn has_passed(self) -> bool {
-            false
+            self.looked.is_some_and(|looked| looked.replace(true))
         }
     }
     pub(crate) fn park(waiter: &Waiter, _: WaitReason, until: Until<'_>, commit: impl FnOnce() -> bool) -> bool {
@@ -87,6 +86,7 @@ mod sync {
             },
             thread,
         };
+        use std::cell::Cell;
 
         /// A value that loom watches, behind the lock.
         struct Guarded {
@@ -274,6 +274,83 @@ mod sync {
                 });
             }
             assert_ne!(TRIED.load(Relaxed), 0, "no reader was kept back");
+        }
+
+        /// A reader stays until another one has read, and a writer comes in between its wake and its lock.
+        #[test]
+        fn readers_read_together_although_a_writer_came_in_between() {
+            for starving in [false, true] {
+                crate::time::RUNS.set(starving);
+                let mut builder = loom::model::Builder::new();
+                builder.preemption_bound = Some(3);
+                builder.check(|| {
+                    let shared = Arc::new((RawLock::new(), Notify::new()));
+                    let lock = &shared.0;
+                    assert!(lock.try_lock(Mode::Exclusive));
+                    let readers = [false, true].map(|stays| {
+                        let shared = Arc::clone(&shared);
+                        thread::spawn(move || {
+                            let (lock, told) = &*shared;
+                            assert!(lock.lock(Mode::Shared, 0, WaitReason::Mutex, Until::new(false)));
+                            if stays {
+                                told.wait();
+                            } else {
+                                told.notify();
+                            }
+                            lock.unlock(Mode::Shared);
+                        })
+                    });
+                    lock.unlock(Mode::Exclusive);
+                    if lock.try_lock(Mode::Exclusive) {
+                        lock.unlock(Mode::Exclusive);
+                    }
+                    readers.into_iter().for_each(|reader| reader.join().unwrap());
+                });
+            }
+        }
+
+        /// A reader stays until another one has read, which was queued up behind a writer that was woken too late.
+        #[test]
+        fn readers_read_together_although_a_writer_was_woken_too_late() {
+            for starving in [false, true] {
+                crate::time::RUNS.set(starving);
+                let mut builder = loom::model::Builder::new();
+                builder.preemption_bound = Some(2);
+                builder.check(|| {
+                    let shared = Arc::new((RawLock::new(), Notify::new()));
+                    let (lock, told) = &*shared;
+                    assert!(lock.try_lock(Mode::Exclusive));
+                    let writer = {
+                        let shared = Arc::clone(&shared);
+                        thread::spawn(move || {
+                            let looked = Cell::new(false);
+                            let until = Until {
+                                timer: true,
+                                looked: Some(&looked),
+                            };
+                            if shared.0.lock(Mode::Exclusive, 0, WaitReason::Mutex, until) {
+                                shared.0.unlock(Mode::Exclusive);
+                            }
+                        })
+                    };
+                    let reader = {
+                        let shared = Arc::clone(&shared);
+                        thread::spawn(move || {
+                            let (lock, told) = &*shared;
+                            assert!(lock.lock(Mode::Shared, 0, WaitReason::Mutex, Until::new(false)));
+                            told.notify();
+                            lock.unlock(Mode::Shared);
+                        })
+                    };
+                    lock.unlock(Mode::Exclusive);
+                    if lock.try_lock(Mode::Shared) {
+                        told.wait();
+                        lock.unlock(Mode::Shared);
+                    }
+                    writer.join().unwrap();
+                    reader.join().unwrap();
+                });
+            }
         }
 
         #[test]

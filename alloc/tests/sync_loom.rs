@@ -10,6 +10,7 @@
 //! | left out | found by |
 //! |---|---|
 //! | `Condvar`: the count of those who wait is raised before the mutex is given back | `a_notification_is_not_lost` |
+//! | `Condvar`: the mutex is given back before the party parks, under its context's lock | `a_wait_and_a_lock_that_end_with_one_context` |
 //! | `Condvar`: who has timed out takes no notification | `a_notification_goes_past_those_who_time_out` |
 //! | `Semaphore`: `WAITERS` and the look at the permits are one step | `permits_go_round` |
 //! | `Semaphore`: who gives up lets those behind have what it left | `who_gives_up_holds_nobody_back` |
@@ -46,18 +47,22 @@ mod sync {
         park::{Event, WaitReason, Waiter},
         time::heap::NEVER,
     };
-    use std::{
-        marker::PhantomData,
-        time::{Duration, Instant},
-    };
+    use std::time::{Duration, Instant};
+
+    /// The lock of a context, which never ends.
+    pub(crate) type Context = loom::sync::Mutex<()>;
 
     #[derive(Clone, Copy)]
-    pub(crate) struct Until<'a>(u64, PhantomData<&'a ()>);
+    pub(crate) struct Until<'a>(u64, Option<&'a Context>);
 
-    impl Until<'_> {
-        pub(crate) const FOREVER: Self = Self(NEVER, PhantomData);
+    impl<'a> Until<'a> {
+        pub(crate) const FOREVER: Self = Self(NEVER, None);
         /// May pass at any moment.
-        pub(crate) const SOON: Self = Self(1, PhantomData);
+        pub(crate) const SOON: Self = Self(1, None);
+
+        pub(crate) fn end_of(context: &'a Context) -> Self {
+            Self(NEVER, Some(context))
+        }
 
         pub(crate) fn timeout(_: Duration) -> Self {
             Self::SOON
@@ -69,6 +74,13 @@ mod sync {
     }
 
     pub(crate) fn park(waiter: &Waiter, reason: WaitReason, until: Until<'_>, commit: impl FnOnce() -> bool) -> bool {
+        if let Some(context) = until.1 {
+            waiter.park_until(reason, until.0, || {
+                let _state = context.lock().unwrap();
+                commit()
+            });
+            return true;
+        }
         if until.0 == NEVER {
             waiter.park(reason, commit);
             return true;
@@ -79,8 +91,8 @@ mod sync {
 
     /// A mutex that a condition variable can give back and take again, and a value that loom watches.
     mod mutex {
+        use super::Context;
         use loom::sync::{Condvar, Mutex as Lock};
-        use std::marker::PhantomData;
 
         pub(crate) struct Raw(Lock<bool>, Condvar);
 
@@ -88,6 +100,16 @@ mod sync {
             pub(crate) fn lock(&self) {
                 let mut held = self.0.lock().unwrap();
                 while *held {
+                    held = self.1.wait(held).unwrap();
+                }
+                *held = true;
+            }
+
+            /// As `RawLock` does it: who waits takes the context's lock with the queue's lock held.
+            fn lock_until(&self, context: &Context) {
+                let mut held = self.0.lock().unwrap();
+                while *held {
+                    drop(context.lock().unwrap());
                     held = self.1.wait(held).unwrap();
                 }
                 *held = true;
@@ -118,6 +140,11 @@ mod sync {
 
             pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
                 self.0.lock();
+                MutexGuard(self)
+            }
+
+            pub(crate) fn lock_until(&self, context: &Context) -> MutexGuard<'_, T> {
+                self.0.lock_until(context);
                 MutexGuard(self)
             }
         }
@@ -161,7 +188,7 @@ mod sync {
     }
 
     mod models {
-        use super::{Until, condvar::Condvar, mutex::Mutex, semaphore::Semaphore, wait_group::WaitGroup};
+        use super::{Context, Until, condvar::Condvar, mutex::Mutex, semaphore::Semaphore, wait_group::WaitGroup};
         use crate::{explore, notices_lost_claims};
         use loom::{cell::UnsafeCell, sync::Arc, thread};
 
@@ -208,6 +235,26 @@ mod sync {
                 *gate.open.lock() += 2;
                 gate.condvar.notify_all();
                 waiting.into_iter().for_each(|waits| waits.join().unwrap());
+            });
+        }
+
+        /// One waits for the other, who waits for the mutex, and a context would end either wait.
+        #[test]
+        fn a_wait_and_a_lock_that_end_with_one_context() {
+            explore(3, || {
+                let (gate, context) = (gate(), Arc::new(Context::new(())));
+                let waits = {
+                    let (gate, context) = (Arc::clone(&gate), Arc::clone(&context));
+                    thread::spawn(move || {
+                        let mut open = gate.open.lock();
+                        while *open == 0 {
+                            gate.condvar.wait_limited(&mut open, Until::end_of(&context));
+                        }
+                    })
+                };
+                *gate.open.lock_until(&context) += 1;
+                gate.condvar.notify_one();
+                waits.join().unwrap();
             });
         }
 

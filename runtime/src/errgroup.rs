@@ -111,8 +111,15 @@ impl<E: Send + 'static> Group<E> {
                 Err(payload) => Some(Failure::Panic(payload)),
             };
             if let Some(failure) = failure {
-                shared.first.lock().get_or_insert(failure);
+                let mut first = shared.first.lock();
+                let late = if first.is_none() {
+                    first.replace(failure)
+                } else {
+                    Some(failure)
+                };
+                drop(first);
                 shared.cancel.cancel();
+                drop(late); // not under the lock: it may do anything
             }
             drop(shared); // before whoever waits goes on
             drop(permit);

@@ -481,6 +481,7 @@ impl G {
             // SAFETY: the handle is gone, so the result and the block are ours. It is dropped while this is still a
             // goroutine, since it may park.
             unsafe { (this.vtable.drop_result)(g) };
+            local::end(&body.locals); // those that the result's destructor made
             sched::forget_current();
             // SAFETY: as above.
             unsafe { (this.vtable.free)(g) };

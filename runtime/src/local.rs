@@ -133,14 +133,17 @@ impl<T: Send + 'static> LocalKey<T> {
         if self.copy.is_some() {
             INHERITED.store(true, Relaxed);
         }
-        Locals::with(place, |locals| {
+        let (kept, second) = Locals::with(place, |locals| {
             // `init` may have used the variable itself; then the first value stays.
-            if locals.find::<T>(key).is_none() {
-                let copy = self.copy;
-                locals.slots.push((key, Box::new(Value { value, copy })));
+            if let Some(first) = locals.find::<T>(key) {
+                return (first, Some(value));
             }
-            locals.find::<T>(key).expect("it was put there")
-        })
+            let copy = self.copy;
+            locals.slots.push((key, Box::new(Value { value, copy })));
+            (locals.find::<T>(key).expect("it was put there"), None)
+        });
+        drop(second); // foreign code: invariant 1
+        kept
     }
 }
 

@@ -286,7 +286,7 @@ unsafe fn unlock_all(cases: &[Case<'_>]) {
     }
 }
 
-/// Dice to throw a few times: one number, of which each throw uses some.
+/// Dice to throw any number of times: SplitMix64.
 struct Dice(u64);
 
 impl Dice {
@@ -304,8 +304,10 @@ impl Dice {
         if let Some(world) = World::current() {
             return world.dice(n);
         }
-        let wide = u128::from(self.0) * n as u128;
-        self.0 = wide as u64;
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let x = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        let wide = u128::from(x ^ (x >> 31)) * n as u128;
         (wide >> 64) as usize
     }
 }

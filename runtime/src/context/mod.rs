@@ -264,24 +264,35 @@ impl Inner {
         end
     }
 
+    /// Ends this context and all that come from it, however deep the tree is.
     fn finish(&self, error: ContextError, cause: Option<Cause>) {
+        let mut left = self.finish_alone(error, cause.clone());
+        left.reverse(); // the next at the end
+        while let Some(context) = left.pop() {
+            if let Some(context) = context.upgrade() {
+                left.extend(context.finish_alone(error, cause.clone()).into_iter().rev());
+            }
+        }
+    }
+
+    /// Ends this context and gives its children.
+    fn finish_alone(&self, error: ContextError, cause: Option<Cause>) -> Vec<Weak<Self>> {
         let mut state = self.state.lock();
         if state.end.is_some() {
-            return;
+            return Vec::new();
         }
-        state.end = Some((error, cause.clone()));
+        state.end = Some((error, cause));
         let waiting = state.waiting.claim_all(Event::TimedOut);
         let children = mem::take(&mut state.children);
         let sender = state.done.as_mut().and_then(|done| done.0.take());
         drop(state);
         waiting.wake_all();
         drop(sender);
-        for child in children.iter().filter_map(Weak::upgrade) {
-            child.finish(error, cause.clone());
-        }
+        children
     }
 
-    /// Parks as [`Waiter::park_until`] does, but the end of this context is a deadline too.
+    /// Parks as [`Waiter::park_until`] does, but the end of this context is a deadline too. `commit` takes no lock: many come here with
+    /// a lock held, and wait for the context's.
     pub(crate) fn park(&self, waiter: &Waiter, reason: WaitReason, deadline: u64, commit: impl FnOnce() -> bool) {
         let node = Node::new(waiter, ptr::null_mut());
         let listed = &node;
@@ -306,6 +317,19 @@ impl Inner {
     fn wait_for_end(&self) {
         while !self.has_ended() {
             self.park(&Waiter::new(), WaitReason::Context, NEVER, || true);
+        }
+    }
+}
+
+impl Drop for Inner {
+    /// The ancestors that nobody else has go along, one after the other, since there may be many.
+    fn drop(&mut self) {
+        drop(self.value.take()); // before its parent's
+        let mut parent = self.parent.take();
+        while let Some(Context(inner)) = parent.take() {
+            if let Some(mut inner) = Arc::into_inner(inner) {
+                parent = inner.parent.take();
+            }
         }
     }
 }

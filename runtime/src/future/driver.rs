@@ -55,6 +55,8 @@ struct State {
 pub(crate) struct Alarm {
     driver: Arc<Driver>,
     key: Key,
+    /// The waker, as long as the time is [`NEVER`]: the driver knows nothing of it.
+    kept: Option<Waker>,
 }
 
 impl Driver {
@@ -132,37 +134,78 @@ impl Driver {
 
 impl Alarm {
     /// Has the waker called at `when`, by the clock of [`time::now`].
-    fn set(when: u64, waker: &Waker) -> Self {
-        let (driver, waker) = (Driver::here(), waker.clone());
-        let mut key = (when, 0);
-        Arc::clone(&driver).run_on(|state| {
-            state.numbers += 1;
-            key.1 = state.numbers;
-            state.alarms.insert(key, waker);
-        });
-        Self { driver, key }
+    fn set(when: u64, waker: Waker) -> Self {
+        let mut alarm = Self {
+            driver: Driver::here(),
+            key: (NEVER, 0),
+            kept: None,
+        };
+        alarm.start(when, waker);
+        alarm
     }
 
-    /// Sees to it that `slot` has an alarm that is set for `when` and calls this waker.
+    /// Sees to it that `slot` has an alarm that is set for `when` and calls this waker, unless that is [`NEVER`].
     pub(crate) fn arm(slot: &mut Option<Self>, when: u64, waker: &Waker) {
+        if when == NEVER {
+            *slot = None;
+        } else {
+            Self::hold(slot, when, waker);
+        }
+    }
+
+    /// As [`arm`](Self::arm), but holds the waker in any case, for an alarm that may be [put off](Self::put_off).
+    pub(crate) fn hold(slot: &mut Option<Self>, when: u64, waker: &Waker) {
         let set = slot
-            .as_ref()
+            .as_mut()
             .is_some_and(|alarm| alarm.key.0 == when && alarm.renew(waker));
         if !set {
-            *slot = (when != NEVER).then(|| Self::set(when, waker));
+            *slot = Some(Self::set(when, waker.clone()));
+        }
+    }
+
+    /// Has its waker called at `when` instead, unless it has gone off.
+    pub(crate) fn put_off(&mut self, when: u64) {
+        if let Some(waker) = self.stop() {
+            self.start(when, waker);
+        }
+    }
+
+    /// Sets what is not set.
+    fn start(&mut self, when: u64, waker: Waker) {
+        if when == NEVER {
+            self.key = (NEVER, 0);
+            self.kept = Some(waker);
+            return;
+        }
+        let key = &mut self.key;
+        Arc::clone(&self.driver).run_on(|state| {
+            state.numbers += 1;
+            *key = (when, state.numbers);
+            state.alarms.insert(*key, waker);
+        });
+    }
+
+    /// Takes the waker back. `None`: it has gone off.
+    fn stop(&mut self) -> Option<Waker> {
+        match self.kept.take() {
+            None => self.driver.state.lock().alarms.remove(&self.key),
+            kept => kept,
         }
     }
 
     /// Makes this its waker. `false`: it has gone off.
-    fn renew(&self, waker: &Waker) -> bool {
-        let waker = waker.clone();
+    fn renew(&mut self, waker: &Waker) -> bool {
+        let mut other = waker.clone(); // after the exchange: the one before
+        if let Some(kept) = &mut self.kept {
+            mem::swap(kept, &mut other);
+            return true;
+        }
         let mut state = self.driver.state.lock();
-        let before = state
-            .alarms
-            .get_mut(&self.key)
-            .map(|before| mem::replace(before, waker));
+        let before = state.alarms.get_mut(&self.key);
+        let is_set = before.map(|before| mem::swap(before, &mut other)).is_some();
         drop(state);
-        before.is_some()
+        drop(other); // not under the lock
+        is_set
     }
 }
 
@@ -176,7 +219,46 @@ impl fmt::Debug for Alarm {
 
 impl Drop for Alarm {
     fn drop(&mut self) {
-        let waker = self.driver.state.lock().alarms.remove(&self.key);
+        let waker = self.stop();
         drop(waker); // not under the lock
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{
+        sync::atomic::{AtomicUsize, Ordering::SeqCst},
+        task::{RawWaker, RawWakerVTable},
+    };
+
+    static DROPS: AtomicUsize = AtomicUsize::new(0);
+
+    /// Its wakers look, as they are dropped, whether the driver that they lead to is locked.
+    static VTABLE: RawWakerVTable = RawWakerVTable::new(
+        |driver| RawWaker::new(driver, &VTABLE),
+        |_| unreachable!("nobody wakes"),
+        |_| unreachable!("nobody wakes"),
+        |driver| {
+            // SAFETY: the driver of the test below, which outlives its wakers.
+            let driver = unsafe { &*driver.cast::<Driver>() };
+            assert!(!driver.state.is_locked());
+            DROPS.fetch_add(1, SeqCst);
+        },
+    );
+
+    #[test]
+    fn a_waker_that_comes_too_late_is_dropped_under_no_lock() {
+        let driver = Arc::new(Driver::new());
+        // SAFETY: the table is for pointers to a driver, and this one stays until the end of the test.
+        let waker = unsafe { Waker::new(Arc::as_ptr(&driver).cast(), &VTABLE) };
+        let mut gone_off = Alarm {
+            driver: Arc::clone(&driver),
+            key: (1, 1),
+            kept: None,
+        };
+        assert!(!gone_off.renew(&waker));
+        assert_eq!(DROPS.load(SeqCst), 1);
+        drop(waker);
     }
 }

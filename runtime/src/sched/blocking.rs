@@ -134,11 +134,14 @@ mod tests {
     #[test]
     fn a_declared_call_ends_where_it_parks() {
         let declares = || m::current().is_some_and(|m| m.declares().1);
+        let turn = || m::current().map(|m| (m.id, m.counters.switches.get()));
         let seen = go!(move || {
             let before = declares();
             let (within, parked) = blocking(|| {
-                let within = declares();
-                time::sleep(Duration::from_micros(1)); // a yield of one that is alone is no turn
+                let (within, before_it) = (declares(), turn());
+                while turn() == before_it {
+                    time::sleep(Duration::from_millis(1)); // it may be over before it parks
+                }
                 (within, declares())
             });
             let again = blocking(declares);

@@ -1,4 +1,8 @@
 //! Condition variables.
+//!
+//! The list's lock comes before that of a mutex's queue, and both before that of a context: who waits gives the mutex back with the
+//! list's lock held, and before it parks, since with a context as its end it parks under the lock of that, and so does who waits
+//! for the mutex, with the queue's lock held.
 
 use super::{
     Until, mutex, park,
@@ -12,7 +16,6 @@ use crate::{
 };
 use lock_api::RawMutex as _;
 use std::{
-    cell::Cell,
     fmt,
     panic::{RefUnwindSafe, UnwindSafe},
     ptr,
@@ -175,13 +178,10 @@ impl Condvar {
         let mut list = self.list.lock();
         list.push(&node);
         self.waiting.store(self.waiting.load(Relaxed) + 1, Relaxed);
-        let unlocked = Cell::new(false); // not, if the wait was over before it began
-        let gone = &unlocked;
+        // Whoever gets the mutex now and notifies waits for the list's lock, until this party has parked.
+        // SAFETY: the caller holds the mutex, and it is locked again below.
+        unsafe { raw.unlock(lock_api::GuardSend::new()) };
         let commit = move || {
-            gone.set(true);
-            // SAFETY: the caller holds the mutex, and locks it again before it goes on. Unlocked first: once the list's
-            // lock is given back, the caller may be woken and its frame gone.
-            unsafe { raw.unlock(lock_api::GuardSend::new()) };
             drop(list);
             true
         };
@@ -194,9 +194,7 @@ impl Condvar {
             }
         }
         // The guard's state is the same unit value for each time the mutex is held.
-        if unlocked.get() {
-            let _ = raw.lock();
-        }
+        let _ = raw.lock();
         WaitTimeoutResult(timed_out)
     }
 

@@ -269,6 +269,9 @@ impl RawLock {
             let state = self.state.load(Relaxed);
             if mode.may_take(state, woken) {
                 if self.take(mode, state, woken).is_ok() {
+                    if mode == Mode::Shared && woken != 0 && state & WAITERS != 0 {
+                        self.wake_readers(self.queue.lock());
+                    }
                     if looks > 0 && since == 0 {
                         self.looks.store(MOST_LOOKS, Relaxed);
                     }
@@ -285,11 +288,16 @@ impl RawLock {
                 continue;
             }
             if until.has_passed() {
-                // Invariant 3: the lock is held as this clears the bit, or it is tried once more.
-                if woken == 0 || self.cas(state, state & !WOKEN) {
-                    return false;
+                if woken != 0 {
+                    // Invariant 3: the lock is held as this clears the bit, or it is tried once more.
+                    if !self.cas(state, state & !WOKEN) {
+                        continue;
+                    }
+                    if state & WAITERS != 0 {
+                        self.wake_readers(self.queue.lock());
+                    }
                 }
-                continue;
+                return false;
             }
             let mut queue = self.queue.lock(); // held until g0 has parked this party
             if !self.queue_up(mode, woken, starving) {
@@ -367,7 +375,8 @@ impl RawLock {
     }
 
     /// Wakes the readers at the front if readers hold the lock: the writer whom they waited for has gone, or has become a
-    /// reader (invariant 5).
+    /// reader (invariant 5). Whoever was woken calls this too, when he reads or gives up: a writer that came in between has woken
+    /// nobody as it left.
     fn wake_readers(&self, mut queue: QueueGuard<'_, WaitList>) {
         let state = self.state.load(Relaxed);
         let read = state & WRITER == 0 && state >= READER;

@@ -62,8 +62,13 @@ impl Timer {
     }
 
     /// Makes it due when `duration` has passed from now on.
+    ///
+    /// A task that has polled it in vain, and was not woken since, is woken then.
     pub fn reset(&mut self, duration: Duration) {
-        *self = Self::after(duration);
+        self.due = deadline_in(duration);
+        if let Some(alarm) = &mut self.alarm {
+            alarm.put_off(self.due);
+        }
     }
 
     /// Whether it is due.
@@ -108,7 +113,7 @@ impl Future for Timer {
             return Poll::Ready(());
         }
         let due = self.due;
-        Alarm::arm(&mut self.alarm, due, cx.waker());
+        Alarm::hold(&mut self.alarm, due, cx.waker());
         Poll::Pending
     }
 }
