@@ -11,7 +11,7 @@ use std::{
     path::PathBuf,
     sync::{
         Mutex,
-        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, Ordering::Relaxed},
     },
     thread,
     time::{Duration, Instant},
@@ -235,16 +235,6 @@ fn work() -> Vec<u64> {
         let start = Instant::now();
         while start.elapsed() < Duration::from_millis(30) {}
     }));
-    // A stack of a size that nobody had before: it cannot be deep already.
-    static SIZES: AtomicUsize = AtomicUsize::new(8);
-    let deep = baton::Builder::new().max_stack(SIZES.fetch_add(1, Relaxed) << 20);
-    handles.push(
-        deep.spawn(|| {
-            assert_eq!(descend(2_000), 2_000);
-            baton::time::sleep(Duration::from_millis(1));
-        })
-        .unwrap(),
-    );
     drop(tx);
     handles.push(go!(name = "the one that gathers everything"; move || assert_eq!(rx.iter().count(), 1000)));
     let ids = handles.iter().map(baton::JoinHandle::id).collect();
@@ -263,8 +253,13 @@ fn slices_pair_up_and_do_not_overlap() {
             debug::trace_start(&file.0).unwrap_err().kind(),
             ErrorKind::AlreadyExists
         );
-        let ids = work();
+        let mut ids = work();
         let last = *ids.last().unwrap();
+        // A stack of a size that nobody had before, at a place that has not learned anything: it cannot be deep already.
+        let deep = baton::Builder::new().max_stack(8 << 20);
+        let deep = deep.spawn(|| assert_eq!(descend(2_000), 2_000)).unwrap();
+        ids.push(deep.id());
+        deep.join().unwrap();
         let summary = debug::trace_stop().unwrap();
         assert_eq!(debug::trace_stop().unwrap_err().kind(), ErrorKind::NotFound);
         let trace = read(&file);
