@@ -5,13 +5,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#define CHECK(what)                                                                                                            \
-    do {                                                                                                                       \
-        if (!(what)) {                                                                                                         \
-            fprintf(stderr, "line %d: %s\n", __LINE__, #what);                                                                 \
-            exit(1);                                                                                                           \
-        }                                                                                                                      \
-    } while (0)
+#include "check.h"
 
 static int threads(void) {
     struct stat tasks; // Reading the directory would allocate.

@@ -9,13 +9,7 @@
 #include <thread>
 #include <vector>
 
-#define CHECK(what)                                                                                                            \
-    do {                                                                                                                       \
-        if (!(what)) {                                                                                                         \
-            std::fprintf(stderr, "line %d: %s\n", __LINE__, #what);                                                            \
-            std::exit(1);                                                                                                      \
-        }                                                                                                                      \
-    } while (0)
+#include "check.h"
 
 struct alignas(256) Wide {
     char bytes[300];

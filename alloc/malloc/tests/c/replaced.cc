@@ -5,13 +5,7 @@
 #include <cstdlib>
 #include <new>
 
-#define CHECK(what)                                                                                                            \
-    do {                                                                                                                       \
-        if (!(what)) {                                                                                                         \
-            std::fprintf(stderr, "line %d: %s\n", __LINE__, #what);                                                            \
-            std::exit(1);                                                                                                      \
-        }                                                                                                                      \
-    } while (0)
+#include "check.h"
 
 static int made = 0, gone = 0;
 static const std::size_t ahead = 16;
