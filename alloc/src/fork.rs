@@ -90,6 +90,25 @@ mod tests {
         thread,
     };
 
+    /// Forks, and says whether the child found all `well`. If it waits for a lock that nobody gives back an alarm ends it.
+    ///
+    /// # Safety
+    ///
+    /// `well` calls nothing that may be locked by a thread that the child does not have; Baton's heap is what it may use.
+    unsafe fn in_child(well: impl FnOnce() -> bool) -> bool {
+        // SAFETY: the child runs on this thread alone, does what the caller promised, and ends by `_exit` or by the alarm.
+        unsafe {
+            let child = libc::fork();
+            if child == 0 {
+                libc::alarm(10);
+                libc::_exit(i32::from(!well()));
+            }
+            let mut status = 0;
+            assert_eq!(libc::waitpid(child, &raw mut status, 0), child);
+            status == 0
+        }
+    }
+
     /// Forks while another thread holds `guard`. That thread lets go when somebody waits for the lock, which should be the
     /// fork, or when the fork is over, which is too late. The child must be able to use every level of the heap. (That it
     /// can is not enough: it would also find the lock free, and what is behind it half changed, if nobody had waited.)
@@ -115,25 +134,19 @@ mod tests {
             while !held.load(SeqCst) {
                 thread::yield_now();
             }
-            // SAFETY: the child runs on this thread alone, uses Baton's heap only, and ends by `_exit`, or by the alarm
-            // if it waits for a lock that nobody gives back.
-            let status = unsafe {
-                let child = libc::fork();
-                if child == 0 {
-                    libc::alarm(10);
-                    for size in [64, 10_000, 100_000] {
+            // SAFETY: it uses Baton's heap only, with the layouts that it allocated with.
+            let well = unsafe {
+                in_child(|| {
+                    [64, 10_000, 100_000].into_iter().all(|size| {
                         let layout = Layout::from_size_align_unchecked(size, 8);
-                        (0..500).for_each(|_| assert!(!malloc(layout).is_null()));
+                        let served = (0..500).all(|_| !malloc(layout).is_null());
                         free(malloc(layout), layout);
-                    }
-                    libc::_exit(0);
-                }
-                let mut status = 0;
-                assert_eq!(libc::waitpid(child, &raw mut status, 0), child);
-                status
+                        served
+                    })
+                })
             };
             over.store(true, SeqCst);
-            assert_eq!(status, 0, "the child did not end well");
+            assert!(well, "the child did not end well");
             assert!(holder.join().unwrap(), "the fork did not wait for the lock");
         });
     }
@@ -163,12 +176,9 @@ mod tests {
                 while !locked.load(SeqCst) {
                     thread::yield_now();
                 }
-                // SAFETY: the child runs on this thread alone, uses Baton's heap only, and ends by `_exit`, or by the alarm
-                // if it waits for a lock that nobody gives back.
-                let status = unsafe {
-                    let child = libc::fork();
-                    if child == 0 {
-                        libc::alarm(10);
+                // SAFETY: it uses Baton's heap only, and lets this thread's M go outside of sections.
+                let well = unsafe {
+                    in_child(|| {
                         let hits = || mcache::all().map(|cache| (*cache).counts().hits).sum::<u64>();
                         let before = hits();
                         (0..100).for_each(|_| free(malloc(layout), layout));
@@ -176,14 +186,11 @@ mod tests {
                         profile::start(1 << 20);
                         profile::stop();
                         trim::trim(trim::Trim::All);
-                        libc::_exit(if served && m.unbind().is_some() { 0 } else { 1 });
-                    }
-                    let mut status = 0;
-                    assert_eq!(libc::waitpid(child, &raw mut status, 0), child);
-                    status
+                        served && m.unbind().is_some()
+                    })
                 };
                 over.store(true, SeqCst);
-                assert_eq!(status, 0, "the child did not end well");
+                assert!(well, "the child did not end well");
             });
             // SAFETY: this thread's M, outside sections.
             assert!(unsafe { m.unbind() }.is_some());
@@ -201,18 +208,15 @@ mod tests {
         }));
         Alloc::release_free();
         assert_ne!(CALLS.load(SeqCst), 0);
-        // SAFETY: the child runs on this thread alone, uses Baton's heap only, and ends by `_exit`.
-        unsafe {
-            let child = libc::fork();
-            if child == 0 {
+        // SAFETY: it uses Baton's heap only.
+        let well = unsafe {
+            in_child(|| {
                 let before = CALLS.load(SeqCst);
                 Alloc::release_free();
-                libc::_exit(i32::from(CALLS.load(SeqCst) != before));
-            }
-            let mut status = 0;
-            assert_eq!(libc::waitpid(child, &raw mut status, 0), child);
-            assert_eq!(status, 0, "the child called the hook");
-        }
+                CALLS.load(SeqCst) == before
+            })
+        };
+        assert!(well, "the child called the hook");
     }
 
     #[test]
