@@ -108,11 +108,18 @@ pub struct M {
     /// 1 while this thread holds a lock of the allocator. Written by this thread alone.
     #[cfg(not(baton_loom))]
     pub(crate) locked: AtomicU8,
+    /// 1 while what runs on this thread is in a blocking call that it has declared. Written by this thread alone, read by
+    /// the scheduler's monitor.
+    #[cfg(not(baton_loom))]
+    pub declared: AtomicU8,
     /// See [`lock_waits`](Self::lock_waits). Written by this thread alone.
     #[cfg(not(baton_loom))]
     pub(crate) lock_waits: AtomicU32,
     /// How many locks of the layers above this thread holds, as far as they count them. Written by this thread alone.
     pub locks: AtomicU32,
+    /// How many declared calls have ended on this thread. Written by this thread alone.
+    #[cfg(not(baton_loom))]
+    pub declared_calls: AtomicU32,
     /// The stack that this thread runs on, for the layer that owns stacks; null for a thread's own. Written by this
     /// thread alone, read by its fault handler.
     pub stack: AtomicPtr<()>,
@@ -240,8 +247,10 @@ impl M {
             home: AtomicPtr::new(ptr::null_mut()),
             lease: AtomicPtr::new(ptr::null_mut()),
             locked: AtomicU8::new(0),
+            declared: AtomicU8::new(0),
             lock_waits: AtomicU32::new(0),
             locks: AtomicU32::new(0),
+            declared_calls: AtomicU32::new(0),
             stack: AtomicPtr::new(ptr::null_mut()),
             sched: AtomicPtr::new(ptr::null_mut()),
         }

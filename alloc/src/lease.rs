@@ -279,6 +279,7 @@ impl Leases {
         debug_assert_eq!(lease.state.get(), State::Attached);
         lease.m.sched.store(ptr::null_mut(), Relaxed);
         lease.m.stack.store(ptr::null_mut(), Relaxed);
+        lease.m.declared.store(0, Relaxed);
         lease.state.set(State::Free);
         lease.next_free.set(self.free);
         self.free = ptr::from_ref(lease).cast_mut();

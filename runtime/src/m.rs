@@ -36,7 +36,7 @@ use std::{
     ffi::c_int,
     ptr::NonNull,
     sync::atomic::{
-        AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64,
+        AtomicBool, AtomicI32, AtomicPtr, AtomicU64,
         Ordering::{Relaxed, Release},
     },
 };
@@ -65,10 +65,6 @@ pub(crate) struct M {
     errno: Cell<*mut c_int>,
     /// What g0 is to do for the goroutine that just suspended; `None` if it only yielded. This thread's.
     pub(crate) commit: Cell<Option<Commit>>,
-    /// Odd while the goroutine is in a declared blocking call, if it is the turn that it began in; written by this thread, read by the sysmon.
-    pub(crate) blocking: AtomicU32,
-    /// Turns on this M when the last declared call began.
-    pub(crate) blocking_turn: AtomicU64,
     /// Set by the monitor when it takes this M's P because the thread sleeps undeclared; cleared when this M binds a P.
     pub(crate) found_asleep: AtomicBool,
     /// What this thread had done when a goroutine that blocks by habit was last seen to run here without a P; this thread's.
@@ -131,8 +127,6 @@ impl M {
             body: Cell::new(std::ptr::null_mut()),
             errno: Cell::new(std::ptr::null_mut()),
             commit: Cell::new(None),
-            blocking: AtomicU32::new(0),
-            blocking_turn: AtomicU64::new(0),
             found_asleep: AtomicBool::new(false),
             seen: Cell::new(None),
             pins: Cell::new(false),
@@ -204,12 +198,6 @@ impl M {
     pub(crate) fn latch(&self) -> &'static latch::M {
         // SAFETY: set before the M was known to anybody who could ask, to a latch M, and those are never freed.
         unsafe { &*self.latch.load(Relaxed) }
-    }
-
-    /// Whether it is this thread's.
-    #[inline(always)]
-    pub(crate) fn is_current(&self) -> bool {
-        current::m().is_some_and(|latch| std::ptr::eq(latch, self.latch()))
     }
 
     /// Where this thread has its errno: one and the same address as long as it lives.

@@ -19,7 +19,7 @@ mod x86_64;
 #[cfg(target_arch = "x86_64")]
 use x86_64 as arch;
 
-use crate::latch::{M, NOBODY};
+use crate::latch::{M, NOBODY, P};
 use core::sync::atomic::Ordering::Relaxed;
 
 /// This thread's M, or `None` if it has none yet.
@@ -36,6 +36,13 @@ pub fn m() -> Option<&'static M> {
 pub(crate) fn m_or_nobody() -> &'static M {
     // SAFETY: the word is `NOBODY` from the start, or what `set` put there, and that is a `&'static M`.
     unsafe { &*arch::get().cast::<M>() }
+}
+
+/// The P that this thread's M runs now; `None` if it has none, or no M.
+#[inline(always)]
+#[must_use]
+pub fn p() -> Option<&'static P> {
+    m_or_nobody().p()
 }
 
 /// Runs `sleep`, in which this thread sleeps until a lock of the runtime is free that nobody holds for long, and notes that in its M:

@@ -2,7 +2,11 @@
 
 use super::idle;
 use crate::{g::Body, m};
-use std::{ptr::NonNull, sync::atomic::Ordering::Relaxed};
+use baton_alloc::{current, latch};
+use std::{
+    ptr::{self, NonNull},
+    sync::atomic::Ordering::Relaxed,
+};
 
 /// Runs `f`, which may block in the kernel, and says so to the scheduler.
 ///
@@ -19,33 +23,27 @@ use std::{ptr::NonNull, sync::atomic::Ordering::Relaxed};
 /// ```
 #[inline]
 pub fn blocking<T>(f: impl FnOnce() -> T) -> T {
-    struct Leave(&'static m::M);
+    struct Leave(&'static latch::M);
     impl Drop for Leave {
         #[inline]
         fn drop(&mut self) {
-            // The M that the goroutine runs on now: `f` may have parked, which ends the call. That is the same one as a rule, and then its
-            // words need not be waited for until it is found.
-            if self.0.is_current() {
-                self.0.leave_blocking();
-            } else {
-                leave_elsewhere();
+            // If `f` has parked, that has ended the call, and this thread may be another one. As a rule it is not, and then its words need
+            // not be waited for until it is found.
+            if current::m().is_some_and(|m| ptr::eq(m, self.0)) {
+                self.0.declared.store(0, Relaxed);
+                let calls = self.0.declared_calls.load(Relaxed);
+                self.0.declared_calls.store(calls.wrapping_add(1), Relaxed);
             }
         }
     }
-    let Some((m, _)) = m::current_goroutine() else {
+    // Two loads and two stores, and the same in a plain thread, whose M nobody watches: to look for the goroutine takes two loads more, each
+    // of which waits for the one before, and the system call waits for all of them.
+    let Some(m) = current::m() else {
         return f();
     };
-    m.enter_blocking();
+    m.declared.store(1, Relaxed); // if goroutines wait for a P the monitor looks: who let them wait has woken it
     let _leave = Leave(m);
     f()
-}
-
-/// The call has ended on another M than it began on.
-#[cold]
-fn leave_elsewhere() {
-    if let Some(m) = m::current() {
-        m.leave_blocking();
-    }
 }
 
 /// Runs `f`, which will block for long, and hands the goroutine's processor on first.
@@ -101,27 +99,10 @@ pub fn on_big_stack<T>(f: impl FnOnce() -> T) -> T {
 }
 
 impl m::M {
-    /// The goroutine on this M is about to block. If goroutines wait for its P, the monitor does not doze: who let them wait has woken it.
-    #[inline]
-    fn enter_blocking(&self) {
-        self.blocking_turn.store(self.counters.switches.get(), Relaxed);
-        let calls = self.blocking.load(Relaxed);
-        self.blocking.store(calls | 1, Relaxed);
-    }
-
-    /// It is back.
-    #[inline]
-    fn leave_blocking(&self) {
-        let calls = self.blocking.load(Relaxed);
-        self.blocking.store((calls | 1).wrapping_add(1), Relaxed);
-    }
-
-    /// Changes with each declared call, and whether this M is in one: not if the goroutine has parked in it, since then there were other
-    /// turns.
+    /// Changes with each declared call, and whether this M is in one.
     pub(super) fn declares(&self) -> (u32, bool) {
-        let calls = self.blocking.load(Relaxed);
-        let this_turn = self.blocking_turn.load(Relaxed) == self.counters.switches.get();
-        (calls, calls % 2 == 1 && this_turn)
+        let latch = self.latch();
+        (latch.declared_calls.load(Relaxed), latch.declared.load(Relaxed) != 0)
     }
 }
 

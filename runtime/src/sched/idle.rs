@@ -16,7 +16,7 @@ use crate::{
     p::P,
     time::{self, heap::NEVER},
 };
-use baton_alloc::latch;
+use baton_alloc::{current, latch};
 use std::{
     ptr::{self, NonNull},
     sync::atomic::Ordering::{AcqRel, Relaxed, SeqCst},
@@ -234,9 +234,17 @@ fn rejoin_idle(m: &'static M) -> bool {
 }
 
 /// Where every call that may park begins: a goroutine whose P was taken (it blocked, or computed for too long) gets an
-/// idle P or waits its turn in the global queue. In a plain thread, or with a P, this costs a few loads.
+/// idle P or waits its turn in the global queue. With a P this costs three loads, each of what the one before led to.
 #[inline]
 pub(crate) fn checkpoint() {
+    if current::p().is_none_or(|p| p.kind() != latch::Kind::Processor) {
+        checkpoint_without_p();
+    }
+}
+
+/// In a plain thread, in a simulation, or without a P.
+#[inline(never)]
+fn checkpoint_without_p() {
     if let Some((m, g)) = m::current_goroutine()
         && !m.has_p()
         && !std::thread::panicking()

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -47,6 +48,28 @@ func perTurn(n int, f func()) {
 	start := time.Now()
 	f()
 	figure("ns", float64(time.Since(start).Nanoseconds())/float64(n))
+}
+
+// As beside_bare of the Rust programs.
+func besideBare(n int, f, bare func(int)) {
+	const turns = 40
+	one := func(f func(int)) float64 {
+		start := time.Now()
+		f(n / turns)
+		return float64(time.Since(start).Nanoseconds()) / float64(n/turns)
+	}
+	var with, without, adds []float64
+	for range turns {
+		a, b := one(f), one(bare)
+		with, without, adds = append(with, a), append(without, b), append(adds, a-b)
+	}
+	median := func(all []float64) float64 {
+		slices.Sort(all)
+		return all[turns/2]
+	}
+	figure("ns", median(with))
+	figure("bare ns", median(without))
+	figure("adds ns", median(adds))
 }
 
 func inAll(f func()) {
@@ -464,16 +487,15 @@ func main() {
 	case "blocking_parking":
 		blocking(true)
 	case "syscall":
-		perTurn(syscalls, func() {
-			for range syscalls {
+		besideBare(syscalls, func(n int) {
+			for range n {
 				syscall.Syscall(syscall.SYS_GETPPID, 0, 0, 0)
 			}
+		}, func(n int) {
+			for range n {
+				syscall.RawSyscall(syscall.SYS_GETPPID, 0, 0, 0)
+			}
 		})
-		start := time.Now()
-		for range syscalls {
-			syscall.RawSyscall(syscall.SYS_GETPPID, 0, 0, 0)
-		}
-		figure("bare ns", float64(time.Since(start).Nanoseconds())/syscalls)
 	default:
 		depth, found := strings.CutPrefix(row, "stack_")
 		if !found {

@@ -71,6 +71,33 @@ pub fn per_turn(n: usize, f: impl FnOnce()) {
     figure("ns", start.elapsed().as_nanos() as f64 / n as f64);
 }
 
+/// Prints the nanoseconds of one call of `f` and of one of `bare`, and by how much more the first takes: the median of turns in which both
+/// are called `n / 40` times each, since a machine is seldom as fast for a second as it was in the one before.
+pub fn beside_bare(n: usize, f: impl Fn(), bare: impl Fn()) {
+    const TURNS: usize = 40;
+    let time = |f: &dyn Fn(usize)| {
+        let start = Instant::now();
+        f(n / TURNS);
+        start.elapsed().as_nanos() as f64 / (n / TURNS) as f64
+    };
+    let turns: Vec<_> = (0..TURNS)
+        .map(|_| {
+            (
+                time(&|n| (0..n).for_each(|_| f())),
+                time(&|n| (0..n).for_each(|_| bare())),
+            )
+        })
+        .collect();
+    let median = |of: fn(&(f64, f64)) -> f64| {
+        let mut all: Vec<_> = turns.iter().map(of).collect();
+        all.sort_by(f64::total_cmp);
+        all[TURNS / 2]
+    };
+    figure("ns", median(|turn| turn.0));
+    figure("bare ns", median(|turn| turn.1));
+    figure("adds ns", median(|turn| turn.0 - turn.1));
+}
+
 /// Prints the milliseconds that `f` takes.
 pub fn in_all(f: impl FnOnce()) {
     let start = Instant::now();

@@ -69,12 +69,15 @@ fn main() {
         "blocking" => blocking(|| baton::blocking(raw_sleep), || {}),
         "blocking_undeclared" => blocking(raw_sleep, || {}),
         "blocking_parking" => blocking(raw_sleep, baton::yield_now),
-        "syscall" => {
-            per_turn(SYSCALLS, || (0..SYSCALLS).for_each(|_| baton::blocking(getppid)));
-            let start = Instant::now();
-            (0..SYSCALLS).for_each(|_| getppid());
-            figure("bare ns", start.elapsed().as_nanos() as f64 / SYSCALLS as f64);
-        }
+        "syscall" => beside_bare(
+            SYSCALLS,
+            || {
+                baton::blocking(getppid);
+            },
+            || {
+                getppid();
+            },
+        ),
         row if row.starts_with("stack_") => stack(row[6..].parse().unwrap()),
         _ => none(),
     });
