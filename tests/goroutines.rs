@@ -3,6 +3,7 @@
 use baton::{Builder, JoinError, SpawnError, chan, go};
 use std::{
     cell::Cell,
+    hint,
     panic::{self, AssertUnwindSafe},
     sync::{
         Arc,
@@ -11,6 +12,7 @@ use std::{
             Ordering::{Relaxed, SeqCst},
         },
     },
+    thread,
 };
 
 mod path {
@@ -130,17 +132,51 @@ fn a_result_is_dropped_once_whoever_is_last() {
     assert_eq!(drops.load(SeqCst), 300);
 }
 
+/// Also if the handle is dropped just between the goroutine's last look and its end.
+#[test]
+fn a_result_that_nobody_wants_is_dropped_in_its_goroutine() {
+    const ROUNDS: usize = 30_000;
+    const ELSEWHERE: usize = 1 << 32;
+    struct Observed(Arc<AtomicUsize>, thread::ThreadId);
+    impl Drop for Observed {
+        fn drop(&mut self) {
+            let expected = baton::current().is_some() || thread::current().id() == self.1;
+            self.0.fetch_add(if expected { 1 } else { ELSEWHERE }, SeqCst);
+        }
+    }
+    let drops = Arc::new(AtomicUsize::new(0));
+    // From a plain thread, so that the two run beside each other.
+    for round in 0..ROUNDS {
+        let ends = Arc::new(AtomicUsize::new(0));
+        let its_end = Arc::clone(&ends);
+        let observed = Observed(Arc::clone(&drops), thread::current().id());
+        let handle = go!(move || {
+            its_end.store(1, SeqCst);
+            observed
+        });
+        while ends.load(SeqCst) == 0 {
+            hint::spin_loop();
+        }
+        (0..round % 100).for_each(|i| _ = hint::black_box(i));
+        drop(handle);
+    }
+    while drops.load(SeqCst) % ELSEWHERE + drops.load(SeqCst) / ELSEWHERE < ROUNDS {
+        thread::yield_now();
+    }
+    assert_eq!(drops.load(SeqCst), ROUNDS);
+}
+
 #[test]
 fn joins_work_from_threads_and_goroutines_before_and_after_the_end() {
     let (tx, rx) = chan::bounded(0);
     let waits = go!(move || rx.recv().unwrap());
-    let joiner = std::thread::spawn(move || waits.join().unwrap());
+    let joiner = thread::spawn(move || waits.join().unwrap());
     tx.send(7).unwrap();
     assert_eq!(joiner.join().unwrap(), 7);
 
     let done = go!(|| "done");
     while !done.is_finished() {
-        std::thread::yield_now();
+        thread::yield_now();
     }
     assert_eq!(done.join().unwrap(), "done");
 
@@ -180,7 +216,7 @@ fn panics_reach_join_and_take_nothing_else_down() {
             assert!(message(&error).contains("at the bottom"));
 
             // The goroutine after it, on the same stack, knows nothing of it.
-            assert!(!go!(std::thread::panicking()).join().unwrap());
+            assert!(!go!(thread::panicking()).join().unwrap());
         });
     });
     panic::set_hook(hook);
@@ -193,7 +229,7 @@ fn destructors_work_during_unwinding() {
     struct Busy(chan::Receiver<u32>, Arc<AtomicUsize>);
     impl Drop for Busy {
         fn drop(&mut self) {
-            assert!(std::thread::panicking());
+            assert!(thread::panicking());
             let inner = panic::catch_unwind(AssertUnwindSafe(|| panic!("inner")));
             assert!(inner.is_err());
             // Grows the stack past its first extent.
@@ -238,7 +274,7 @@ fn destructors_work_during_unwinding() {
             assert_eq!(dropped.load(SeqCst), 20);
             // The panic count of every thread is back to where it was.
             for _ in 0..100 {
-                assert!(!go!(std::thread::panicking()).join().unwrap());
+                assert!(!go!(thread::panicking()).join().unwrap());
             }
         });
     });

@@ -477,19 +477,21 @@ impl G {
         // SAFETY: this is the one call, on the goroutine's own stack.
         unsafe { (this.vtable.run)(g) };
         local::end(&body.locals);
-        if this.join.load(Acquire) & DETACHED != 0 {
-            // SAFETY: the handle is gone, so the result and the block are ours. It is dropped while this is still a
-            // goroutine, since it may park.
-            unsafe { (this.vtable.drop_result)(g) };
-            local::end(&body.locals); // those that the result's destructor made
+        if this.join.load(Acquire) & DETACHED == 0 {
             sched::forget_current();
-            // SAFETY: as above.
-            unsafe { (this.vtable.free)(g) };
-            return;
+            // SAFETY: the result is in place.
+            if !unsafe { Self::finish(g) } {
+                return;
+            }
+            sched::recall_current(g); // the handle was dropped just now
         }
+        // SAFETY: the handle is gone, so the result and the block are ours. It is dropped while this is still a
+        // goroutine, since it may park.
+        unsafe { (this.vtable.drop_result)(g) };
+        local::end(&body.locals); // those that the result's destructor made
         sched::forget_current();
-        // SAFETY: the result is in place.
-        unsafe { Self::finish(g) };
+        // SAFETY: as above.
+        unsafe { (this.vtable.free)(g) };
     }
 
     /// Ends a goroutine that has overflowed its stack, from g0.
@@ -499,30 +501,34 @@ impl G {
     /// It has started, has suspended, and nobody will resume it.
     pub(crate) unsafe fn overflowed(g: NonNull<G>) {
         // SAFETY: as the caller promised.
-        unsafe { (g.as_ref().vtable.fail)(g, Box::new(Overflowed)) };
-        // SAFETY: the result is in place.
-        unsafe { Self::finish(g) };
+        let vtable = unsafe { g.as_ref() }.vtable;
+        // SAFETY: as the caller promised.
+        unsafe { (vtable.fail)(g, Box::new(Overflowed)) };
+        // SAFETY: the result is in place, and the block ours if `finish` says so.
+        unsafe {
+            if Self::finish(g) {
+                vtable.discard(g);
+            }
+        }
     }
 
-    /// Says that the goroutine is done.
+    /// Says that the goroutine is done. `true` if its handle is gone: the result and the block are the caller's then (invariant 3).
     ///
     /// # Safety
     ///
-    /// The result is in place, and the caller does not touch the goroutine afterwards.
-    unsafe fn finish(g: NonNull<G>) {
+    /// The result is in place, and after `false` the caller does not touch the goroutine.
+    unsafe fn finish(g: NonNull<G>) -> bool {
         // SAFETY: G is alive until DONE is set below.
         let this = unsafe { g.as_ref() };
-        let vtable = this.vtable;
         let waiter = &this.waiter;
         // From here on the block may be freed by its joiner, unless one of the two bits says otherwise.
         let before = this.join.fetch_or(DONE, AcqRel);
-        if before & DETACHED != 0 {
-            // SAFETY: done and detached: the block is ours (invariant 3).
-            unsafe { vtable.discard(g) };
-        } else if before & JOINING != 0 {
+        let detached = before & DETACHED != 0;
+        if !detached && before & JOINING != 0 {
             // SAFETY: the joiner waits, with its waiter and this block, until it is woken.
             unsafe { (*waiter.get()).wake() };
         }
+        detached
     }
 }
 

@@ -582,6 +582,7 @@ fn execute(m: &'static M, job: Job) -> Left {
             turns::stops(m, this, ended, m.commit.get().is_none());
         }
         m.set_current(ptr::null_mut(), ptr::null_mut());
+        m.latch().declared.store(0, Relaxed); // a blocking call ends where its goroutine stops
         if ended {
             m.counters.ended.add(1);
             // SAFETY: it has ended.
@@ -719,6 +720,15 @@ pub(crate) fn forget_current() {
             body.desc().set_owner(ptr::null());
         }
         m.forget_goroutine();
+    }
+}
+
+/// It has something left to do after all, so it is a goroutine as before.
+#[cold]
+pub(crate) fn recall_current(g: NonNull<G>) {
+    if let Some(m) = m::current() {
+        m.desc().set_owner(g.as_ptr().cast_const().cast());
+        m.may_suspend(g, true);
     }
 }
 

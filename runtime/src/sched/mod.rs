@@ -55,7 +55,7 @@ pub(crate) mod sysmon;
 mod verdict;
 
 pub use blocking::{blocking, blocking_now, on_big_stack};
-pub(crate) use find::{forget_current, suspend, suspend_yield};
+pub(crate) use find::{forget_current, recall_current, suspend, suspend_yield};
 pub(crate) use idle::checkpoint;
 pub use procs::set_procs;
 pub(crate) use ready::{ready, spawn, spawn_at, spawn_own};
