@@ -203,7 +203,7 @@ fn a_big_stack_is_there_when_it_is_needed() {
     assert_eq!(baton::on_big_stack(|| 4), 4, "in a plain thread");
 }
 
-/// The hook is told of a goroutine that computes and of one that sleeps; both go on until it was.
+/// The hook is told of a goroutine that computes, of one that sleeps, and of one that has said so; each goes on until it was.
 #[test]
 fn stalls_are_reported() {
     static SEEN: Mutex<Vec<baton::StallReport>> = Mutex::new(Vec::new());
@@ -222,6 +222,10 @@ fn stalls_are_reported() {
     #[inline(never)]
     fn sleeps_again_and_again() {
         thread::sleep(black_box(Duration::from_millis(30)));
+    }
+    #[inline(never)]
+    fn declares_and_sleeps() {
+        baton::blocking(sleeps_again_and_again);
     }
     #[inline(never)]
     fn until_reported(what: fn()) -> u64 {
@@ -251,10 +255,12 @@ fn stalls_are_reported() {
         let sleeper = go!(|| report_of(until_reported(sleeps_again_and_again)))
             .join()
             .unwrap();
+        let declarer = go!(|| report_of(until_reported(declares_and_sleeps))).join().unwrap();
         DONE.store(true, SeqCst);
         waits.join().unwrap();
         let causes = [
-            (hog, &[StallCause::Computing, StallCause::Undeclared][..], ""), // the lock, if it was just that
+            (declarer, &[StallCause::Declared][..], "declares_and_sleeps"),
+            (hog, &[StallCause::Computing, StallCause::Undeclared], ""), // the lock, if it was just that
             (sleeper, &[StallCause::Undeclared], "sleeps_again_and_again"),
         ];
         for (report, causes, inner) in causes {

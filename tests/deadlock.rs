@@ -62,6 +62,9 @@ const CASES: [Case; 14] = [
     ("shutdown", shutdown, 0, &[]),
 ];
 
+/// The child that says itself that it wants no report.
+const TURNED_OFF: &str = "turned_off";
+
 fn channel() {
     baton::run(|| {
         let (tx, rx) = chan::bounded::<u32>(0);
@@ -252,6 +255,10 @@ fn end_of(mut child: Child) -> (ExitStatus, String) {
 
 fn main() {
     if let Some(name) = env::args().nth(1).filter(|name| !name.starts_with('-')) {
+        if name == TURNED_OFF {
+            Runtime::builder().deadlock_report(false).init().unwrap();
+            channel();
+        }
         if let Some((_, case, ..)) = CASES.iter().find(|case| case.0 == name) {
             case();
         }
@@ -272,14 +279,16 @@ fn main() {
         println!("test {name} ... ok");
     }
     // Turned off, it waits, until it is ended.
-    let mut child = Command::new(env::current_exe().unwrap())
-        .arg("channel")
-        .env("BATON_DEADLOCK", "off")
-        .spawn()
-        .unwrap();
-    thread::sleep(Duration::from_millis(200));
-    assert_eq!(child.try_wait().unwrap(), None, "it was turned off");
-    child.kill().unwrap();
-    child.wait().unwrap();
-    println!("test turned_off ... ok");
+    for (name, var) in [("channel", Some(("BATON_DEADLOCK", "off"))), (TURNED_OFF, None)] {
+        let mut child = Command::new(env::current_exe().unwrap())
+            .arg(name)
+            .envs(var)
+            .spawn()
+            .unwrap();
+        thread::sleep(Duration::from_millis(200));
+        assert_eq!(child.try_wait().unwrap(), None, "{name}: it was turned off");
+        child.kill().unwrap();
+        child.wait().unwrap();
+        println!("test {name} without a report ... ok");
+    }
 }
