@@ -681,6 +681,34 @@ mod tests {
     use crate::m;
     use std::sync::atomic::Ordering::SeqCst;
 
+    #[test]
+    fn signals_from_outside_are_not_for_ms() {
+        let blocked = crate::go!(|| {
+            let mut set = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
+            // SAFETY: the mask of this thread is read, and written to a set that lives here.
+            let mask = unsafe {
+                libc::pthread_sigmask(libc::SIG_BLOCK, std::ptr::null(), set.as_mut_ptr());
+                set.assume_init()
+            };
+            // SAFETY: a set, and the number of a signal.
+            move |signal| unsafe { libc::sigismember(&raw const mask, signal) == 1 }
+        });
+        let blocked = blocked.join().unwrap();
+        for theirs in [
+            libc::SIGTERM,
+            libc::SIGINT,
+            libc::SIGALRM,
+            libc::SIGCHLD,
+            libc::SIGPROF,
+            libc::SIGQUIT,
+        ] {
+            assert!(blocked(theirs), "signal {theirs}");
+        }
+        for ours in [libc::SIGSEGV, libc::SIGBUS, libc::SIGABRT, super::probe::SIGNAL] {
+            assert!(!blocked(ours), "signal {ours}");
+        }
+    }
+
     /// The monitor may have looked, and gone to sleep, while the goroutines were on no queue.
     #[test]
     fn who_moves_goroutines_wakes_the_monitor() {
