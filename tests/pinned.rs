@@ -3,6 +3,7 @@
 use baton::{Builder, chan, go, time};
 use std::{
     cell::{Cell, RefCell},
+    fs,
     rc::Rc,
     sync::{
         Arc, Barrier,
@@ -244,5 +245,47 @@ fn who_blocks_by_habit_lets_others_of_its_thread_run() {
         &[],
         || assert_eq!((0..40).filter(|_| baton::run(same_thread)).take(8).count(), 8),
     );
+    ran.succeeded();
+}
+
+/// Threads that have nothing to do for long end, but not if a goroutine can go on nowhere else.
+#[test]
+fn a_thread_with_pinned_goroutines_does_not_end() {
+    fn threads() -> usize {
+        let names = fs::read_dir("/proc/self/task").unwrap();
+        names
+            .filter_map(|task| fs::read_to_string(task.unwrap().path().join("comm")).ok())
+            .filter(|name| name.starts_with("baton-m"))
+            .count()
+    }
+    let vars = [("BATON_PROCS", "1"), ("BATON_RETIRE_MS", "10")];
+    let ran = child::run("a_thread_with_pinned_goroutines_does_not_end", &vars, &[], || {
+        baton::run(|| {
+            let (tx, rx) = chan::bounded::<()>(0);
+            let start = |_| {
+                let rx = rx.clone();
+                baton::spawn(move || {
+                    let home = thread::current().id();
+                    thread::sleep(Duration::from_millis(20)); // the processor goes to another thread
+                    assert!(rx.recv().is_err());
+                    thread::current().id() == home
+                })
+            };
+            let pinned: Vec<_> = (0..4).map(start).collect();
+            let others: Vec<_> = (0..8)
+                .map(|_| go!(|| thread::sleep(Duration::from_millis(20))))
+                .collect();
+            others.into_iter().for_each(|other| other.join().unwrap());
+            let most = threads();
+            let ended = || {
+                time::sleep(Duration::from_millis(50));
+                threads() < most
+            };
+            assert!((0..100).any(|_| ended()), "nobody ends");
+            time::sleep(Duration::from_millis(50)); // nor does anybody who must not
+            drop(tx);
+            assert!(pinned.into_iter().all(|pinned| pinned.join().unwrap()));
+        });
+    });
     ran.succeeded();
 }

@@ -11,6 +11,9 @@ use std::{
 /// Set in the child.
 const MARK: &str = "BATON_TEST_CHILD";
 
+/// After so many seconds a child has got stuck, and SIGALRM ends it: many times what the slowest takes on a busy machine.
+const PATIENCE: u32 = 300;
+
 /// What a child did.
 #[derive(Debug)]
 pub(crate) struct Ran {
@@ -24,6 +27,8 @@ pub(crate) struct Ran {
 /// the child itself this runs `body` and exits.
 pub(crate) fn run(test: &str, vars: &[(&str, &str)], limits: &[(Limit, u64)], body: impl FnOnce()) -> Ran {
     if env::var(MARK).as_deref() == Ok(test) {
+        // SAFETY: alarm has no preconditions. The harness's thread takes the signal, as nobody catches it.
+        unsafe { libc::alarm(PATIENCE) };
         body();
         std::process::exit(0);
     }
