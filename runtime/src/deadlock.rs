@@ -61,17 +61,16 @@ pub(crate) fn look(sched: &Sched, still: impl FnOnce() -> bool) -> bool {
     process::exit(EXIT_CODE);
 }
 
-/// How many threads of this process are not Baton's. One that starts or ends just now may pass for another's.
+/// How many threads of this process are not Baton's, or one more for each that ends just now.
 fn threads_of_others(sched: &Sched) -> Option<usize> {
     let ms = sched.threads();
     let mut others = 0;
     for task in fs::read_dir("/proc/self/task").ok()? {
         let task = task.ok()?;
         let tid: pid_t = task.file_name().to_str()?.parse().ok()?;
-        let Ok(name) = fs::read(task.path().join("comm")) else {
-            continue; // it has ended since
-        };
-        let helps = matches!(&name[..], b"baton-sysmon\n" | b"baton-scav\n" | b"baton-trace\n");
+        // Who cannot be read counts: the files may be used up, and the kernel ends its list early where a thread has ended meanwhile.
+        let helps = fs::read(task.path().join("comm"))
+            .is_ok_and(|name| matches!(&name[..], b"baton-sysmon\n" | b"baton-scav\n" | b"baton-trace\n"));
         others += usize::from(!helps && !ms.contains(&tid));
     }
     Some(others)

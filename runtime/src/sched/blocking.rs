@@ -1,4 +1,4 @@
-//! Declared blocking calls: a counter bump each way, or a handoff at once. And calls on the thread's own stack.
+//! Declared blocking calls: a flag before, a flag and a counter after, or a handoff at once. And calls on the thread's own stack.
 
 use super::idle;
 use crate::{g::Body, m};

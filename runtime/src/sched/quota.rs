@@ -29,10 +29,10 @@ pub(crate) fn cpus() -> usize {
 pub(super) fn cpus_if_known() -> Option<usize> {
     let known = Cell::new(true);
     let quota = quota(&|path| {
-        let text = fs::read_to_string(path);
+        let text = fs::read(path);
         let absent = |error: &io::Error| matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied);
         known.set(known.get() && text.as_ref().err().is_none_or(absent));
-        text.ok()
+        text.ok().map(|text| String::from_utf8_lossy(&text).into_owned()) // a mount may have any name
     });
     known.get().then(|| affinity().min(quota.unwrap_or(usize::MAX)))
 }

@@ -200,7 +200,9 @@ impl Sysmon {
 struct Record {
     m: *const M,
     tick: u32,
-    blocking: u32,
+    /// Declared calls that had ended, and whether it was in one: a call that begins is something new as well.
+    calls: u32,
+    declared: bool,
     /// When it first looked like this.
     since: u64,
     /// It has been seen like this more than once.
@@ -397,11 +399,12 @@ impl Monitor {
                 .map_or(ptr::null(), |m| m.sched.load(Relaxed).cast::<M>().cast_const());
             let tick = p.tick.load(Relaxed);
             // SAFETY: null or an M of ours, and Ms are never freed.
-            let (blocking, declared) = unsafe { m.as_ref() }.map_or((0, false), M::declares);
+            let (calls, declared) = unsafe { m.as_ref() }.map_or((0, false), M::declares);
             let fresh = Record {
                 m,
                 tick,
-                blocking,
+                calls,
+                declared,
                 since: now,
                 stood: false,
                 used: None,
@@ -418,15 +421,18 @@ impl Monitor {
                 abandoned |= p.runq.has_any();
                 continue;
             };
-            let due = p.due.load(Acquire).min(sched.sleepers_due.load(Acquire));
-            let late = due != NEVER && due <= now;
-            if late {
+            let is_late = |due| due != NEVER && due <= now;
+            let late = is_late(p.due.load(Acquire));
+            let sleepers_late = is_late(sched.sleepers_due.load(Acquire));
+            if late || sleepers_late {
                 p.attention.store(true, Relaxed);
             }
-            let waiting = late || p.runq.has_any() || (!idle && sched.global.len() > 0);
+            // What is nobody's is for the idle, if there are any.
+            let waiting = late || p.runq.has_any() || (!idle && (sleepers_late || sched.global.len() > 0));
             seen.waiting |= waiting;
             seen.declared |= declared;
-            if !ptr::eq(record.m, m) || record.tick != tick || record.blocking != blocking {
+            let before = (record.m, record.tick, record.calls, record.declared);
+            if before != (ptr::from_ref(m), tick, calls, declared) {
                 let turns = u64::from(tick.wrapping_sub(record.tick));
                 p.keeps.store(kept(turns, now - record.since), Relaxed);
                 *record = fresh;
