@@ -3,8 +3,10 @@
 use baton::{Builder, JoinError, SpawnError, chan, go};
 use std::{
     cell::Cell,
+    future::Future,
     hint,
     panic::{self, AssertUnwindSafe},
+    pin::Pin,
     sync::{
         Arc,
         atomic::{
@@ -12,6 +14,7 @@ use std::{
             Ordering::{Relaxed, SeqCst},
         },
     },
+    task::{self, Waker},
     thread,
 };
 
@@ -150,10 +153,15 @@ fn a_result_that_nobody_wants_is_dropped_in_its_goroutine() {
         let ends = Arc::new(AtomicUsize::new(0));
         let its_end = Arc::clone(&ends);
         let observed = Observed(Arc::clone(&drops), thread::current().id());
-        let handle = go!(move || {
+        let mut handle = go!(move || {
             its_end.store(1, SeqCst);
             observed
         });
+        if round % 2 == 1 {
+            // Somebody was interested once.
+            let polled = Pin::new(&mut handle).poll(&mut task::Context::from_waker(Waker::noop()));
+            drop(polled);
+        }
         while ends.load(SeqCst) == 0 {
             hint::spin_loop();
         }

@@ -523,12 +523,11 @@ impl G {
         let waiter = &this.waiter;
         // From here on the block may be freed by its joiner, unless one of the two bits says otherwise.
         let before = this.join.fetch_or(DONE, AcqRel);
-        let detached = before & DETACHED != 0;
-        if !detached && before & JOINING != 0 {
-            // SAFETY: the joiner waits, with its waiter and this block, until it is woken.
-            unsafe { (*waiter.get()).wake() };
+        if before & DETACHED != 0 {
+            return true;
         }
-        detached
+        // SAFETY: whoever set JOINING waits for this.
+        before & JOINING != 0 && unsafe { join::wake_joiner(waiter, before) }
     }
 }
 

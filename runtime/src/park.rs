@@ -276,7 +276,9 @@ impl Waiter {
     fn wake_other(&self) {
         if self.woken.load(Relaxed) == OF_TASK {
             // SAFETY: the caller has the right to wake this task, and so its count.
-            return unsafe { Task::wake(self) };
+            let abandoned = unsafe { Task::wake(self) };
+            debug_assert!(!abandoned, "only those of goroutines that end are, and these see to it");
+            return;
         }
         let word = ptr::from_ref(&self.woken);
         self.woken.store(1, Release);

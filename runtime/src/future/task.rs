@@ -13,16 +13,11 @@
 //! 3. The node is touched under its list's lock; whoever claims the task's ticket there has it, until the wake.
 
 use super::driver::Driver;
-use crate::{
-    g::{G, join::discard},
-    lock::Mutex,
-    park::Waiter,
-    waitlist::Node,
-};
+use crate::{lock::Mutex, park::Waiter, waitlist::Node};
 use std::{
     cell::Cell,
     mem::{self, ManuallyDrop},
-    ptr::{self, NonNull},
+    ptr,
     sync::{Arc, Weak},
     task::Waker,
 };
@@ -40,8 +35,8 @@ enum State {
     Waits(Waker),
     /// Woken, or nobody waits any more.
     Over,
-    /// Nobody waits any more for this goroutine, which has ended and is about to wake: its result goes then.
-    Abandoned(NonNull<G>),
+    /// Nobody waits any more for the goroutine that has ended and is about to wake.
+    Abandoned,
 }
 
 // SAFETY: the goroutine is the right to free its block, which goes to whoever wakes; waiter and node are guarded as invariants 1 and
@@ -116,34 +111,34 @@ impl Task {
         drop(before); // not under the lock
     }
 
-    /// Nobody waits any more for the end of `g`, which has ended and wakes this task, or has. `true`: it has, and the block is the
-    /// caller's; otherwise it goes with the wake.
-    pub(crate) fn abandon(&self, g: NonNull<G>) -> bool {
+    /// Nobody waits any more for the end of a goroutine, which has ended and wakes this task, or has. `true`: it has, and its block is
+    /// the caller's; otherwise whoever wakes gets it.
+    pub(crate) fn abandon(&self) -> bool {
         let mut state = self.state.lock();
         let before = match *state {
             State::Over => return true,
-            _ => mem::replace(&mut *state, State::Abandoned(g)),
+            _ => mem::replace(&mut *state, State::Abandoned),
         };
         drop(state);
         drop(before); // not under the lock
         false
     }
 
-    /// Ends the wait: [`Waiter::wake`] of a task's waiter.
+    /// Ends the wait: [`Waiter::wake`] of a task's waiter. `true`: it was [abandoned](Self::abandon).
     ///
     /// # Safety
     ///
     /// The caller has the waiter's count, which ends here.
-    pub(crate) unsafe fn wake(waiter: *const Waiter) {
+    pub(crate) unsafe fn wake(waiter: *const Waiter) -> bool {
         // SAFETY: as the caller promised.
         let this = unsafe { Self::from_waiter(waiter) };
         let before = mem::replace(&mut *this.state.lock(), State::Over);
         match before {
             State::Waits(waker) => Driver::here().wake_later(waker),
             State::Over => {}
-            // SAFETY: it has ended, its handle is gone, and who wakes touches it no more.
-            State::Abandoned(g) => unsafe { discard(g) },
+            State::Abandoned => return true,
         }
+        false
     }
 
     /// Begins a wait on a list whose lock is held: gives the node for it, and the list a count.

@@ -13,12 +13,13 @@
 //! 2. `AWAITED` is the handle's own note: `waiter` is a [`Task`]'s, of which the handle has one count, and whoever wakes it
 //!    another (the handle again, once it has cleared `JOINING` in time).
 
-use super::{DETACHED, DONE, G, JOINING, Payload, Task as Block, Vtable};
+use super::{DETACHED, DONE, G, JOINING, Payload, Task as Block};
 use crate::{
     future::task::Task,
     park::{WaitReason, Waiter},
 };
 use std::{
+    cell::Cell,
     mem::{self, ManuallyDrop},
     ptr::NonNull,
     sync::atomic::Ordering::{AcqRel, Acquire, Relaxed},
@@ -150,19 +151,23 @@ fn stop_awaiting(g: NonNull<G>) -> bool {
         drop(unsafe { Task::from_waiter(this.waiter.get()) });
         return true;
     }
-    task.abandon(g)
+    task.abandon()
 }
 
-/// Drops the result of a goroutine whose handle was dropped after it had ended, and frees its block.
+/// Wakes the joiner of a goroutine that has just set DONE, and found JOINING in this `word`. `true`: the joiner was a task and is gone, so
+/// the block is the caller's.
 ///
 /// # Safety
 ///
-/// It is done, and nobody else touches the block any more.
-pub(crate) unsafe fn discard(g: NonNull<G>) {
-    // SAFETY: as the caller promised.
-    let vtable: &'static Vtable = unsafe { g.as_ref() }.vtable;
-    // SAFETY: as the caller promised.
-    unsafe { vtable.discard(g) };
+/// The waiter is the goroutine's, and it is woken by nobody else.
+pub(super) unsafe fn wake_joiner(waiter: &Cell<*const Waiter>, word: u32) -> bool {
+    if word & AWAITED != 0 {
+        // SAFETY: as the caller promised, so the wake's count is its.
+        return unsafe { Task::wake(waiter.get()) };
+    }
+    // SAFETY: the joiner waits, with its waiter and the block, until it is woken.
+    unsafe { (*waiter.get()).wake() };
+    false
 }
 
 /// Takes the result and frees the block.
