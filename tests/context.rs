@@ -1,7 +1,7 @@
 //! Contexts: everything that waits gives up when its context ends, and error groups.
 
 use baton::{
-    chan,
+    chan::{self, TryRecvError},
     context::{Context, ContextError, RecvError, SendError},
     errgroup::Group,
     go, select,
@@ -418,5 +418,20 @@ fn failures_that_come_too_late_are_dropped_under_no_lock() {
         group.go(move || Err(OnDrop(Box::new(move || rx.recv().unwrap()))));
         group.go(move || resume_unwind(Box::new(OnDrop(Box::new(move || tx.send(()).unwrap())))));
         assert!(group.wait().is_err());
+    });
+}
+
+/// A context that cannot end by itself asks the one that can, so nobody needs to keep it.
+#[test]
+fn the_end_of_what_only_carries_values_is_its_ancestors() {
+    baton::run(|| {
+        let never = Context::background().with_value(1_u8).done();
+        assert_eq!(never.try_recv(), Err(TryRecvError::Empty));
+        let (parent, cancel) = Context::background().with_cancel();
+        let done = parent.with_value(1_u8).with_value(2_u16).done();
+        drop(parent);
+        assert_eq!(done.try_recv(), Err(TryRecvError::Empty));
+        cancel.cancel();
+        assert_eq!(done.try_recv(), Err(TryRecvError::Disconnected));
     });
 }

@@ -173,7 +173,8 @@ impl Context {
 
     /// A channel on which nothing is ever sent, and which is disconnected when the context ends: for `select!`.
     ///
-    /// If the context has a deadline, the first call starts a goroutine that lasts as long as the context.
+    /// If the context has a deadline, the first call starts a goroutine that lasts as long as the context. One without a deadline that nobody
+    /// has any more, neither itself nor its [`Cancel`] nor a child, is disconnected too: nobody can say when it ends.
     ///
     /// ```
     /// use baton::{chan, context::Context, select};
@@ -190,6 +191,21 @@ impl Context {
     /// ```
     #[must_use]
     pub fn done(&self) -> Receiver<()> {
+        // What only carries a value ends with its parent, and the background never.
+        let mut ends = self;
+        while ends.0.value.is_some()
+            && let Some(parent) = &ends.0.parent
+        {
+            ends = parent;
+        }
+        if ends.0.parent.is_none() {
+            return chan::never();
+        }
+        ends.done_alone()
+    }
+
+    /// [`done`](Self::done) of a context that may end before its parent does.
+    fn done_alone(&self) -> Receiver<()> {
         self.0.ended(); // notices a deadline that has passed
         let mut state = self.0.state.lock();
         if let Some((_, receiver)) = &state.done {
