@@ -124,6 +124,25 @@ fn a_variable_may_be_used_while_it_is_made() {
     assert_eq!(baton::run(|| FIRST.with(|first| *first)), 42);
 }
 
+/// It would be made again and again.
+#[test]
+fn a_destructor_that_uses_its_own_variable_comes_to_an_end() {
+    struct Restless(Arc<AtomicUsize>);
+    impl Drop for Restless {
+        fn drop(&mut self) {
+            RESTLESS.with_borrow_mut(|slot| *slot = Some(Self(Arc::clone(&self.0))));
+            self.0.fetch_add(1, SeqCst);
+        }
+    }
+    goroutine_local!(static RESTLESS: RefCell<Option<Restless>> = const { RefCell::new(None) });
+    let drops = Arc::new(AtomicUsize::new(0));
+    let restless = Restless(Arc::clone(&drops));
+    go!(move || RESTLESS.with_borrow_mut(|slot| *slot = Some(restless)))
+        .join()
+        .unwrap();
+    assert_eq!(drops.load(SeqCst), 16);
+}
+
 /// A variable that the result's destructor uses, in a goroutine for which nobody waits.
 #[test]
 fn what_the_result_of_a_goroutine_leaves_is_dropped_too() {
