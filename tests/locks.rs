@@ -2,12 +2,13 @@
 
 use baton::{
     chan, go,
-    sync::{Holder, Mutex, ReentrantMutex, RwLock, WaitGroup},
+    sync::{Holder, Mutex, Once, ReentrantMutex, RwLock, WaitGroup},
     testing::Simulation,
     yield_now,
 };
 use std::{
     cell::Cell,
+    panic,
     sync::{
         Arc,
         atomic::{
@@ -429,4 +430,19 @@ fn locks_hold_in_every_drawn_order() {
         });
         assert_eq!(total, 24, "seed {seed}");
     }
+}
+
+/// Where it may not park, a goroutine is the same party.
+#[test]
+fn what_a_goroutine_holds_it_holds_on_a_big_stack_too() {
+    baton::run(|| {
+        let lock = ReentrantMutex::new(7);
+        let _outer = lock.lock();
+        baton::on_big_stack(|| assert_eq!(lock.try_lock().as_deref(), Some(&7)));
+        let once = Once::new();
+        let again = panic::catch_unwind(panic::AssertUnwindSafe(|| {
+            once.call_once(|| baton::on_big_stack(|| once.call_once(|| ())));
+        }));
+        assert!(again.is_err());
+    });
 }

@@ -3,7 +3,7 @@
 use super::RawLock;
 use crate::{m, sched::checkpoint};
 use baton_alloc::lease;
-use std::{fmt, num::NonZeroUsize, ptr};
+use std::{fmt, num::NonZeroUsize, ptr::NonNull};
 
 /// Who holds a lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,10 +87,11 @@ pub(super) fn note_wait(lock: &RawLock) {
     }
 }
 
-/// An address that nobody but the caller has: its goroutine's, or its thread's.
+/// An address that nobody but the caller has: its goroutine's body, also while it must not suspend, as in
+/// [`on_big_stack`](crate::on_big_stack), or its thread's lease.
 pub(super) fn party_address() -> NonZeroUsize {
-    match m::current_goroutine() {
-        Some((_, g)) => g.addr(),
-        None => ptr::NonNull::from(lease::attach()).addr(),
+    match m::current().and_then(|m| NonNull::new(m.body.get())) {
+        Some(body) => body.addr(),
+        None => NonNull::from(lease::attach()).addr(),
     }
 }
