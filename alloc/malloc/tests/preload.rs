@@ -87,14 +87,19 @@ fn output(command: &mut Command) -> String {
 
 /// Compiles a program of `tests/c`, and runs it.
 fn compiled(test: &str, compiler: &str, source: &str) {
+    compiled_with(test, compiler, source, None);
+}
+
+/// The same, with the source of a shared library that the program needs.
+fn compiled_with(test: &str, compiler: &str, source: &str, library: Option<&str>) {
     if !have(compiler) {
         return;
     }
     let dir = scratch(test);
-    let program = dir.join("program");
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/c").join(source);
-    output(
-        Command::new(compiler)
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/c");
+    let compile = |target: &Path, source: &str| {
+        let mut command = Command::new(compiler);
+        command
             .args([
                 "-O1",
                 "-Wall",
@@ -104,8 +109,17 @@ fn compiled(test: &str, compiler: &str, source: &str) {
                 "-pthread",
                 "-o",
             ])
-            .args([&program, &source]),
-    );
+            .args([target, &sources.join(source)]);
+        command
+    };
+    let program = dir.join("program");
+    let mut compiler = compile(&program, source);
+    if let Some(library) = library {
+        let target = dir.join("library.so");
+        output(compile(&target, library).args(["-shared", "-fPIC"]));
+        compiler.arg(target);
+    }
+    output(&mut compiler);
     assert_eq!(output(&mut preloaded(&program)), "all is well\n");
     // The same where owners fence, as under a kernel without membarrier.
     assert_eq!(output(preloaded(&program).env("BATON_LATCH", "fence")), "all is well\n");
@@ -125,6 +139,17 @@ fn the_cxx_operators() {
 #[test]
 fn replaced_cxx_operators() {
     compiled("replaced_cxx_operators", "c++", "replaced.cc");
+    compiled("replaced_cxx_array_operators", "c++", "replaced_arrays.cc");
+}
+
+/// A program may need a library with an allocator of its own, and may replace some operators besides.
+#[test]
+fn the_cxx_operators_of_another_allocator() {
+    let library = Some("other_allocator.cc");
+    compiled_with("other_allocator", "c++", "pairs.cc", library);
+    compiled_with("other_allocator_operators", "c++", "operators.cc", library);
+    compiled_with("other_allocator_replaced", "c++", "replaced.cc", library);
+    compiled_with("other_allocator_replaced_arrays", "c++", "replaced_arrays.cc", library);
 }
 
 #[test]
