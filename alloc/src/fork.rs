@@ -6,10 +6,13 @@
 //!   child     leave the leases of all other threads alone for ever (they may be in any state); give the locks back
 //! ```
 //!
+//! The first of these locks is the one under which hooks are called. The scavenger, of which the program does not know, so holds
+//! nothing that a hook locks.
+//!
 //! So no lock is held, and nothing behind one is half changed, when the process splits. The child's thread keeps its own
 //! lease. What the other threads' lists held is lost to the child; so is a P whose lock another thread had, which was just about
 //! to take it from this one: the thread binds its lease. Nobody waits for such a lock, and whoever empties caches passes its
-//! cache by. Hooks of [`scavenge`] are forgotten.
+//! cache by. Hooks of [`scavenge`] are forgotten, until whoever has something to give back registers them again.
 
 use crate::{fixalloc, lease, mcache, mcentral, mheap, profile, scavenge, sizeclass::Class, sys::thread, trim};
 
@@ -22,6 +25,7 @@ pub(crate) fn install() {
 unsafe extern "C" fn prepare() {
     let (leases, lease_records) = lease::guards();
     let (mheap, spans) = mheap::guards();
+    scavenge::calling().lock_long();
     trim::guard().lock_for_fork();
     leases.lock_for_fork();
     for class in Class::all() {
@@ -69,6 +73,7 @@ unsafe fn unlock() {
         }
         leases.unlock();
         trim::guard().unlock();
+        scavenge::calling().unlock();
     }
 }
 

@@ -1,12 +1,12 @@
 //! Data behind a lock of the allocator, and the order of those locks.
 //!
 //! ```text
-//!   trim  <  lease  <  P.lock  <  mcentral (one class at a time)  <  mheap  <  fixalloc  <  persist  <  profile
+//!   (hooks)  <  trim  <  lease  <  P.lock  <  mcentral (one class at a time)  <  mheap  <  fixalloc  <  persist  <  profile
 //! ```
 //!
-//! A thread takes locks from left to right only. Each M notes which ranks its thread holds, one bit a rank: debug builds
-//! check the order by it, and a signal handler that needs a lock finds out that the code it interrupted may hold one
-//! (see `malloc::check_unlocked`). A thread without an M is just getting or losing it, or is the scavenger: with its signals held
+//! A thread takes locks from left to right only. (The first is a plain lock without a rank, under which `scavenge` calls hooks.)
+//! Each M notes which ranks its thread holds, one bit a rank: debug builds check the order by it, and a signal handler that
+//! needs a lock finds out that the code it interrupted may hold one (see `malloc::check_unlocked`). A thread without an M is just getting or losing it, or is the scavenger: with its signals held
 //! off. So whatever takes a lock for a thread that may never have allocated attaches it first.
 
 use crate::{current, lock::Lock};

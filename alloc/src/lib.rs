@@ -38,7 +38,7 @@
 //! **Locks** are taken in this order, and never one of the same rank under another:
 //!
 //! ```text
-//!   trim < lease < P.lock < mcentral (one class at a time) < mheap < fixalloc < persist < profile
+//!   (hooks) < trim < lease < P.lock < mcentral (one class at a time) < mheap < fixalloc < persist < profile
 //! ```
 //!
 //! **Pages of the system** are 4 KiB as a rule. Where they are longer than the heap's 8 KiB (16 or 64 KiB, on aarch64) less goes

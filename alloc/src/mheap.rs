@@ -23,7 +23,7 @@ use crate::{
     large::Spans,
     malloc,
     mspan::Span,
-    pagealloc::{Backed, PageAlloc},
+    pagealloc::PageAlloc,
     pagecache::{self, PageCache},
     scavenge,
     sizeclass::{Class, PAGE},
@@ -34,7 +34,7 @@ use core::{
     ptr::{self, NonNull},
 };
 
-pub(crate) use crate::pagealloc::Goal;
+pub(crate) use crate::pagealloc::{Backed, Goal};
 
 /// Runs of this many pages and more give their physical pages back as soon as they are freed, if nobody does it later.
 const DISCARD: usize = (1 << 20) / PAGE;
@@ -479,9 +479,10 @@ pub(crate) unsafe fn after_fork() {
     unsafe { MHEAP.assume_locked() }.wake_at = scavenge::START;
 }
 
-/// Takes free pages that may be backed, of which nobody else knows until [`give_unbacked`].
-pub(crate) fn take_backed(kind: ArenaKind, goal: Goal, most: usize) -> Option<Backed> {
-    MHEAP.with(|heap| heap.of(kind).0.take_backed(goal, most))
+/// Takes free pages that may be backed and lie below this address, of which nobody else knows until [`give_unbacked`].
+pub(crate) fn take_backed(kind: ArenaKind, goal: Goal, below: usize, most: usize) -> Option<Backed> {
+    let whole = mem::os_page().div_ceil(PAGE);
+    MHEAP.with(|heap| heap.of(kind).0.take_backed(goal, below, most, whole))
 }
 
 /// Gives the pages back to the heap; `fresh` says that the kernel has taken what was behind them.

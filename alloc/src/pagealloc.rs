@@ -93,22 +93,28 @@ impl PageAlloc {
         self.backed
     }
 
-    /// Takes free pages that may be backed, those with the highest addresses: about `most` at most, but a whole huge page
-    /// if that is asked for. They are out until they are freed.
-    pub(crate) fn take_backed(&mut self, goal: Goal, most: usize) -> Option<Backed> {
+    /// Takes free pages that may be backed, those with the highest addresses below the address `below`: about `most` at most, but a
+    /// whole huge page if that is asked for; and pages of the system, which have `whole` of the heap's, are not divided. They are out
+    /// until they are freed.
+    pub(crate) fn take_backed(&mut self, goal: Goal, below: usize, most: usize, whole: usize) -> Option<Backed> {
         if self.backed == 0 {
             return None;
         }
-        for slot in self.slots.clone().rev() {
+        let slots = self.slots.start..self.slots.end.min(below.div_ceil(ARENA));
+        for slot in slots.rev() {
             let Some(arena) = self.arena(slot) else { continue };
             // SAFETY: under the mheap lock.
             let pages = unsafe { arena.pages() };
             if pages.backed == 0 {
                 continue;
             }
+            let before = ((below - slot * ARENA) / PAGE).min(PAGES);
             let found = match goal {
-                Goal::HugePages => pages.dirty.last_block(&pages.in_use, HUGE).map(|start| (start, HUGE)),
-                Goal::Anything => pages.dirty.last_run(&pages.in_use, most),
+                Goal::HugePages => {
+                    let block = pages.dirty.last_block(&pages.in_use, before, HUGE);
+                    block.map(|start| (start, HUGE))
+                }
+                Goal::Anything => last_whole_run(pages, before, most, whole),
             };
             if let Some((start, len)) = found {
                 let backed = pages.dirty.count(start, len);
@@ -343,6 +349,19 @@ fn page(index: usize) -> Option<NonNull<u8>> {
     Some(arena::at(index / PAGES)?.page(index % PAGES))
 }
 
+/// The highest run of pages below `before` that are free and dirty, of about `most` at most, without what at its ends is not `whole` pages
+/// of the system: start and length.
+fn last_whole_run(pages: &Pages, mut before: usize, most: usize, whole: usize) -> Option<(usize, usize)> {
+    loop {
+        let (first, len) = pages.dirty.last_run(&pages.in_use, before, most + 2 * (whole - 1))?;
+        let (start, end) = (first.next_multiple_of(whole), (first + len) / whole * whole);
+        if start < end {
+            return Some((start, end - start));
+        }
+        before = first;
+    }
+}
+
 /// The runs of set bits, lowest first: start and length.
 fn runs(mut bits: u64) -> impl Iterator<Item = (usize, usize)> {
     core::iter::from_fn(move || {
@@ -557,21 +576,41 @@ mod tests {
     #[test]
     fn what_is_backed_is_found_from_the_top() {
         let mut pa = alone(ArenaKind::Object);
-        assert!(pa.take_backed(Goal::Anything, 100).is_none());
+        assert!(pa.take_backed(Goal::Anything, usize::MAX, 100, 1).is_none());
         let run = pa.alloc(2 * PAGES, 1).unwrap();
         let at = |index: usize| at(run.base.addr().get() / PAGE + index);
-        assert!(pa.take_backed(Goal::Anything, 100).is_none(), "nothing is free");
+        assert!(
+            pa.take_backed(Goal::Anything, usize::MAX, 100, 1).is_none(),
+            "nothing is free"
+        );
         for (start, len) in [(3, 10), (2 * HUGE - 1, HUGE + 2), (PAGES + 7, 300)] {
             assert!(pa.free(at(start), len, false));
         }
         // One whole block of 2 MiB, in the midst of a longer run.
-        let huge = pa.take_backed(Goal::HugePages, 1).unwrap();
+        let huge = pa.take_backed(Goal::HugePages, usize::MAX, 1, 1).unwrap();
         assert_eq!((huge.base, huge.pages, huge.backed), (at(2 * HUGE), HUGE, HUGE));
-        assert!(pa.take_backed(Goal::HugePages, 1).is_none());
+        assert!(pa.take_backed(Goal::HugePages, usize::MAX, 1, 1).is_none());
         assert!(pa.free(huge.base, huge.pages, true));
+        // Below an address, in an arena and at its start.
+        for (below, start, len) in [(PAGES + 107, PAGES + 97, 10), (PAGES, 3 * HUGE, 1), (5, 3, 2)] {
+            let below = at(below).addr().get();
+            let run = pa.take_backed(Goal::Anything, below, 10, 1).unwrap();
+            assert_eq!((run.base, run.pages), (at(start), len));
+            assert!(pa.free(run.base, run.pages, false));
+        }
+        assert!(pa.take_backed(Goal::Anything, at(3).addr().get(), 10, 1).is_none());
+        // Where the system's pages have eight of the heap's: what is not a whole one is passed by.
+        let (mut below, mut found) = (usize::MAX, Vec::new());
+        while let Some(run) = pa.take_backed(Goal::Anything, below, 256, 8) {
+            below = run.base.addr().get();
+            found.push((run.base, run.pages));
+            assert!(pa.free(run.base, run.pages, false));
+        }
+        let expected = [(PAGES + 40, 264), (PAGES + 8, 32)];
+        assert_eq!(found, expected.map(|(start, len)| (at(start), len)));
         // From the highest address down.
         let mut found = Vec::new();
-        while let Some(run) = pa.take_backed(Goal::Anything, 200) {
+        while let Some(run) = pa.take_backed(Goal::Anything, usize::MAX, 200, 1) {
             assert_eq!(run.pages, run.backed);
             found.push((run.base, run.pages));
             assert!(pa.free(run.base, run.pages, true));

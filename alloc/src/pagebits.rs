@@ -19,7 +19,7 @@ pub(crate) struct PageBits {
 }
 
 /// The words that a range of pages touches, each with the bits that belong to the range.
-fn masks(start: usize, len: usize) -> impl Iterator<Item = (usize, u64)> {
+fn masks(start: usize, len: usize) -> impl DoubleEndedIterator<Item = (usize, u64)> {
     let end = start + len;
     (start / 64..end.div_ceil(64)).map(move |word| {
         let low = start.saturating_sub(word * 64);
@@ -78,12 +78,15 @@ impl PageBits {
         hull
     }
 
-    /// The highest run of pages that are in `self` and not in `not`, or its upper `most` pages if it is longer: start and
-    /// length.
-    pub(crate) fn last_run(&self, not: &Self, most: usize) -> Option<(usize, usize)> {
+    /// The highest run of pages below `before` that are in `self` and not in `not`, or its upper `most` pages if it is longer: start
+    /// and length.
+    pub(crate) fn last_run(&self, not: &Self, before: usize, most: usize) -> Option<(usize, usize)> {
         let bits = |word: usize| self.words[word] & !not.words[word];
-        let word = (0..WORDS).rev().find(|&word| bits(word) != 0)?;
-        let end = word * 64 + bits(word).ilog2() as usize + 1;
+        let (word, bits_before) = masks(0, before)
+            .map(|(word, mask)| (word, bits(word) & mask))
+            .rev()
+            .find(|&(_, bits)| bits != 0)?;
+        let end = word * 64 + bits_before.ilog2() as usize + 1;
         let mut start = end;
         while start > 0 && end - start < most {
             // The bits below `start` in its word, moved to the top, so that the nearest page is the highest bit.
@@ -98,9 +101,9 @@ impl PageBits {
         Some((start, end - start))
     }
 
-    /// The highest aligned block of `len` pages (a multiple of 64) of which none is in `not`, and some are in `self`.
-    pub(crate) fn last_block(&self, not: &Self, len: usize) -> Option<usize> {
-        (0..PAGES / len)
+    /// The highest aligned block of `len` pages (a multiple of 64) below `before` of which none is in `not`, and some are in `self`.
+    pub(crate) fn last_block(&self, not: &Self, before: usize, len: usize) -> Option<usize> {
+        (0..before / len)
             .rev()
             .map(|block| block * len)
             .find(|&start| not.is_clear(start, len) && !self.is_clear(start, len))
@@ -196,19 +199,24 @@ mod tests {
                 model[start..start + len].fill(true);
             }
             let wanted: Vec<bool> = (0..PAGES).map(|i| model[i] && !model_used[i]).collect();
-            for most in [1, 5, 64, 500, PAGES] {
-                let found = dirty.last_run(&used, most);
-                let naive = wanted.iter().rposition(|&w| w).map(|last| {
+            for (most, before) in [1, 5, 64, 500, PAGES]
+                .map(|most| [(most, PAGES), (most, rng.below(PAGES))])
+                .into_iter()
+                .flatten()
+            {
+                let found = dirty.last_run(&used, before, most);
+                let naive = wanted[..before].iter().rposition(|&w| w).map(|last| {
                     let len = wanted[..=last].iter().rev().take_while(|&&w| w).count().min(most);
                     (last + 1 - len, len)
                 });
                 assert_eq!(found, naive);
             }
-            let block = (0..PAGES / 256).rev().map(|b| b * 256).find(|&b| {
+            let before = [PAGES, rng.below(PAGES)][round % 2];
+            let block = (0..before / 256).rev().map(|b| b * 256).find(|&b| {
                 let pages = b..b + 256;
                 pages.clone().all(|i| !model_used[i]) && pages.clone().any(|i| model[i])
             });
-            assert_eq!(dirty.last_block(&used, 256), block);
+            assert_eq!(dirty.last_block(&used, before, 256), block);
             let (start, len) = (rng.below(PAGES / 2), 1 + rng.below(PAGES / 2));
             assert_eq!(
                 dirty.count(start, len),

@@ -15,6 +15,10 @@
 //! **Huge pages.** Aligned blocks of 2 MiB that are free all over go first: that gives most back for a call and breaks no huge
 //! page up. Shorter runs follow, because a heap that has only those would else never shrink.
 //!
+//! **What the kernel refuses** stays: memory that the program has locked (`mlock`). The search goes from the highest address down
+//! and never up again, so a sweep asks for nothing twice, and what lies below is found all the same. Where all is locked
+//! (`mlockall`) it gives up after some refusals.
+//!
 //! **Pace.** It gives back 8 MiB at most at a time, so the pages that it has in its hands are few, and after every two
 //! milliseconds of work it sleeps for as long: it takes at most half a processor. (Time that it waits for a processor
 //! does not count: on a busy machine it would else come to nothing.)
@@ -33,12 +37,15 @@
 //!
 //! The statics here are atomics that anybody reads and writes. Pages are taken out of the page allocator before they are
 //! given back, so nobody else has them meanwhile, and no lock is held during the call to the kernel.
+//!
+//! Hooks are called under `CALLING`, one thread at a time: a fork waits for it, so that no lock that a hook takes is held by it in the
+//! child. It comes before `Trim` and before all that hooks take. Who holds it notes no rank, because a hook may free objects.
 
 use crate::{
-    Alloc,
+    Alloc, Lock,
     arena::ArenaKind,
     current, lease,
-    mheap::{self, Goal},
+    mheap::{self, Backed, Goal},
     requests::Requests,
     sizeclass::PAGE,
     sys::{
@@ -72,6 +79,8 @@ const WINDOW: usize = 4;
 const PATIENCE: u32 = 8;
 /// Looks from one call of the hooks to the next.
 const HOOKS_EVERY: u32 = 4;
+/// Refusals of the kernel, one after the other, after which the rest is taken for locked as well.
+const REFUSALS: u32 = 256;
 
 /// How much a hook is to release.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,7 +94,10 @@ pub enum Release {
 /// What [`on_release`] registers.
 pub type Hook = fn(Release);
 
+/// Filled from the first on; emptied only in the child of a fork.
 static HOOKS: [AtomicPtr<()>; 8] = [const { AtomicPtr::new(ptr::null_mut()) }; 8];
+/// Held while hooks are called.
+static CALLING: Lock = Lock::new();
 
 /// Whether the thread may be started.
 static ENABLED: AtomicBool = AtomicBool::new(true);
@@ -109,12 +121,14 @@ pub(crate) fn init() {
 }
 
 /// Has `hook` called when memory is to be given back: about once a second while the scavenger is at work, and at once when
-/// memory is short or [`Alloc::release_free`] is called. `false`: there are eight already.
+/// memory is short or [`Alloc::release_free`] is called. One that is registered already stays so, once, and that costs next to nothing.
+/// `false`: there are eight others.
 ///
 /// For layers that keep memory for later, such as pools of stacks. A hook runs on the scavenger's thread, or on the one
-/// that calls `release_free`, with no lock of the allocator held. It must not panic, must not allocate, and should take
-/// locks only for a moment. It cannot be unregistered. The child of a fork has no hooks until it registers its own: what those of
-/// the parent lock may be held by threads that the child does not have.
+/// that calls `release_free`, one hook at a time, with no lock held that allocation takes. It must not panic, must not allocate, must not
+/// have hooks called itself, and should take locks only for a moment: a fork waits for it to end. It cannot be unregistered. The child of
+/// a fork has no hooks until they are registered there: what those of the parent lock may be held by threads that the child does not
+/// have. So who registers one does it again when it has something new to give back.
 ///
 /// ```
 /// use baton_alloc::{
@@ -130,21 +144,30 @@ pub(crate) fn init() {
 /// ```
 #[must_use]
 pub fn on_release(hook: Hook) -> bool {
+    let hook = hook as *mut ();
     HOOKS.iter().any(|slot| {
-        slot.compare_exchange(ptr::null_mut(), hook as *mut (), Publish, Relaxed)
-            .is_ok()
+        let there = slot.load(Relaxed);
+        let put = || slot.compare_exchange(ptr::null_mut(), hook, Publish, Relaxed);
+        there == hook || there.is_null() && put().err().is_none_or(|there| there == hook)
     })
 }
 
 fn call_hooks(how: Release) {
-    for slot in &HOOKS {
-        let hook = slot.load(Acquire);
-        if !hook.is_null() {
-            // SAFETY: `on_release` put a `Hook` there.
-            let hook = unsafe { core::mem::transmute::<*mut (), Hook>(hook) };
-            hook(how);
+    CALLING.with_long(|| {
+        for slot in &HOOKS {
+            let hook = slot.load(Acquire);
+            if !hook.is_null() {
+                // SAFETY: `on_release` put a `Hook` there.
+                let hook = unsafe { core::mem::transmute::<*mut (), Hook>(hook) };
+                hook(how);
+            }
         }
-    }
+    });
+}
+
+/// The lock under which hooks are called, for fork.
+pub(crate) fn calling() -> &'static Lock {
+    &CALLING
 }
 
 /// Sees to it that the environment has been read, which goes before what the program says later, and that this thread has an M: see
@@ -371,13 +394,22 @@ enum Pace {
 fn release_pages(want: usize, pace: Pace) -> usize {
     let mut released = 0;
     let mut spell = Duration::ZERO;
-    for goal in [Goal::HugePages, Goal::Anything] {
-        while released < want {
+    let kinds = [ArenaKind::Object, ArenaKind::Stack];
+    let sweeps = [Goal::HugePages, Goal::Anything].into_iter();
+    for (goal, kind) in sweeps.flat_map(|goal| kinds.map(|kind| (goal, kind))) {
+        let (mut below, mut refused) = (usize::MAX, 0);
+        while released < want && refused < REFUSALS {
             let start = clock::worked();
-            let Some(n) = release_step(goal, (want - released).min(STEP)) else {
+            let Some(run) = mheap::take_backed(kind, goal, below, (want - released).min(STEP)) else {
                 break;
             };
-            released += n;
+            below = run.base.addr().get();
+            if release_run(kind, run) {
+                released += run.backed;
+                refused = 0;
+            } else {
+                refused += 1;
+            }
             spell += clock::worked().saturating_sub(start);
             if pace == Pace::Walk && spell >= SPELL {
                 thread::sleep(spell);
@@ -388,19 +420,15 @@ fn release_pages(want: usize, pace: Pace) -> usize {
     released
 }
 
-/// Gives one run of pages back, of about `most` pages at most. `None`: there is none.
-fn release_step(goal: Goal, most: usize) -> Option<usize> {
-    for kind in [ArenaKind::Object, ArenaKind::Stack] {
-        if let Some(run) = mheap::take_backed(kind, goal, most) {
-            // SAFETY: the pages are ours from `take_backed` to `give_unbacked`, and nobody needs what is in them.
-            let fresh = unsafe { mem::discard(run.base, run.pages * PAGE) };
-            mheap::give_unbacked(kind, run, fresh);
-            RELEASED.fetch_add(run.backed, Relaxed);
-            // Locked memory stays: do not come back for it at once.
-            return fresh.then_some(run.backed);
-        }
+/// Gives a run of pages back that was taken for that. `false`: the kernel refuses, and they stay as they are.
+fn release_run(kind: ArenaKind, run: Backed) -> bool {
+    // SAFETY: the pages are ours from `take_backed` to `give_unbacked`, and nobody needs what is in them.
+    let fresh = unsafe { mem::discard(run.base, run.pages * PAGE) };
+    mheap::give_unbacked(kind, run, fresh);
+    if fresh {
+        RELEASED.fetch_add(run.backed, Relaxed);
     }
-    None
+    fresh
 }
 
 /// Gives pages back because the heap has become larger than the limit. May be called under an mcentral's lock.
@@ -415,7 +443,7 @@ pub(crate) fn reclaim() -> bool {
     trim(Trim::All)
 }
 
-/// In the child of a fork, which has no scavenger, and none of the threads that may be in the midst of a hook.
+/// In the child of a fork, which has no scavenger, and none of the threads that may hold what hooks lock.
 pub(crate) fn after_fork() {
     HOOKS.iter().for_each(|slot| slot.store(ptr::null_mut(), Relaxed));
     REQUESTS.after_fork();

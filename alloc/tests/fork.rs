@@ -1,12 +1,17 @@
-//! A forked child can allocate, whatever the other threads were doing.
+//! A forked child can allocate, and take what hooks lock, whatever the other threads were doing.
 
 mod common;
 
-use baton_alloc::stats;
+use baton_alloc::{
+    Alloc, Lock,
+    scavenge::{Release, on_release, want},
+    stats,
+};
 use common::{Object, Rng};
 use std::{
-    sync::atomic::{AtomicBool, Ordering::SeqCst},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     thread,
+    time::Duration,
 };
 
 /// Forks while other threads allocate; the child does `work` and its exit code says whether that went well.
@@ -65,4 +70,31 @@ fn while_other_threads_allocate() {
         assert_eq!(failed, 0, "children failed");
     });
     churn(9, 200);
+}
+
+/// The program knows nothing of the scavenger's thread: what a hook has locked there must be free in the child.
+#[test]
+fn while_the_scavenger_is_in_a_hook() {
+    static LOCK: Lock = Lock::new();
+    static CALLS: AtomicUsize = AtomicUsize::new(0);
+    fn hook(_: Release) {
+        LOCK.with(|| {
+            if CALLS.fetch_add(1, SeqCst) == 0 {
+                thread::sleep(Duration::from_millis(300));
+            }
+        });
+    }
+    let is_called = || {
+        let before = CALLS.load(SeqCst);
+        assert!(on_release(hook));
+        Alloc::release_free();
+        CALLS.load(SeqCst) > before
+    };
+    assert!(on_release(hook));
+    want();
+    while CALLS.load(SeqCst) == 0 {
+        thread::yield_now();
+    }
+    assert!(fork_and(|| LOCK.try_lock()), "the hook's lock is held in the child");
+    assert!(fork_and(is_called) && is_called(), "hooks are not called after a fork");
 }

@@ -4,7 +4,8 @@
 mod common;
 
 use baton_alloc::{
-    Alloc, free, malloc, malloc_zeroed,
+    Alloc, ArenaKind, PAGE, free, malloc, malloc_zeroed,
+    mheap::{alloc_manual, free_manual},
     scavenge::{self, Release},
     stats,
 };
@@ -247,10 +248,68 @@ fn hooks_are_called() {
             large
         };
         wait_for("a hook hears that memory is short", || ALL.load(SeqCst) > 2);
-        for _ in 0..7 {
-            assert!(scavenge::on_release(|_| {}));
+        // Each does something else, or they might be one function.
+        fn other<const N: usize>(_: Release) {
+            ALL.fetch_add(N, SeqCst);
         }
-        assert!(!scavenge::on_release(|_| {}), "there are eight");
+        for _ in 0..2 {
+            let others = [
+                other::<1>, other::<2>, other::<3>, other::<4>, other::<5>, other::<6>, other::<7>,
+            ];
+            assert!(others.into_iter().all(scavenge::on_release), "twice is once");
+        }
+        assert!(!scavenge::on_release(other::<8>), "there are eight");
+    });
+}
+
+/// The kernel keeps what is locked. All else goes back, below it and of the other kind; and what stays is not counted as gone.
+#[test]
+fn what_is_locked_keeps_nothing_else() {
+    const LOCKED: usize = 64 << 10;
+    const PAGES: usize = 100;
+    let off = [("BATON_SCAVENGE", "off")];
+    alone("what_is_locked_keeps_nothing_else", &off, || {
+        let lock = || {
+            let layout = Layout::from_size_align(LOCKED, 4096).unwrap();
+            let object = malloc(layout);
+            assert!(!object.is_null());
+            // SAFETY: the object is ours, and as long as that.
+            let locked = unsafe { libc::mlock(object.cast(), LOCKED) } == 0;
+            (locked, object, layout)
+        };
+        let mut large = Objects::new();
+        let mut add = || (0..40).for_each(|_| large.add(MIB / 2));
+        add();
+        let middle = lock();
+        add();
+        let highest = lock();
+        let stack = alloc_manual(PAGES, 1, ArenaKind::Stack).unwrap();
+        // SAFETY: the span is ours, and as long as that; so are the objects, which the program forgets to unlock.
+        unsafe {
+            stack.write_bytes(1, PAGES * PAGE);
+            free_manual(stack, PAGES, ArenaKind::Stack);
+            for (locked, object, layout) in [middle, highest] {
+                if !locked {
+                    return; // the limit is lower than that
+                }
+                free(object, layout);
+            }
+        }
+        drop(large);
+        let before = stats().released_bytes;
+        let gone = Alloc::release_free();
+        assert!(gone > 32 * MIB + PAGES * PAGE, "{gone}");
+        assert_eq!(stats().released_bytes, before + gone);
+        assert!(resident() < 20 * MIB, "{} MiB", resident() / MIB);
+        // SAFETY: asks about pages of the span, and writes a byte for each.
+        let backed = unsafe {
+            let mut pages = [0_u8; PAGES * PAGE / 4096];
+            let _unmapped = libc::mincore(stack.as_ptr().cast(), PAGES * PAGE, pages.as_mut_ptr());
+            pages.iter().filter(|&page| page & 1 == 1).count()
+        };
+        assert_eq!(backed, 0, "pages of a stack");
+        assert_eq!(Alloc::release_free(), 0);
+        assert_eq!(stats().released_bytes, before + gone);
     });
 }
 

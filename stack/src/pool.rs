@@ -14,8 +14,8 @@
 //! New stacks are carved when nothing is free: one at first, later up to 16 at a time, whose guards are put up by one system
 //! call. (All of a slab at once would be a stall of milliseconds, and its page tables memory for nothing.)
 //!
-//! Lock order: the lock of a pool comes before the page heap's. System calls on a stack (guards, giving pages back) are
-//! made without it.
+//! Lock order: the lock of a pool comes before the page heap's, and after the one under which the scavenger calls hooks. System
+//! calls on a stack (guards, giving pages back) are made without it.
 
 use crate::{
     CLASSES, Class, Spec, StackError, StackStats, backing,
@@ -96,11 +96,11 @@ fn pools() -> impl Iterator<Item = &'static Pool> {
 impl Pool {
     /// The pool of stacks of this kind.
     fn of(spec: Spec) -> Result<&'static Self, StackError> {
+        shrink::hook();
         let find = || pools().find(|pool| pool.spec == spec);
         if let Some(pool) = find() {
             return Ok(pool);
         }
-        shrink::hook();
         ADD.with(|| {
             if let Some(pool) = find() {
                 return Ok(pool); // somebody else was faster

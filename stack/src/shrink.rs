@@ -217,13 +217,11 @@ fn release_memory(how: Release) {
     });
 }
 
-/// Has [`release_memory`] called when memory is to be given back. Once.
+/// Has [`release_memory`] called when memory is to be given back. Whenever somebody wants a stack of the pools: in the child of a fork
+/// no hook is left.
 pub(crate) fn hook() {
-    static HOOKED: AtomicUsize = AtomicUsize::new(0);
-    if HOOKED.swap(1, Relaxed) == 0 {
-        // Without a free place nobody calls, and stacks keep what they have.
-        let _ = scavenge::on_release(release_memory);
-    }
+    // Without a free place nobody calls, and stacks keep what they have.
+    let _ = scavenge::on_release(release_memory);
 }
 
 /// Whether the goroutine on `desc` may lose pages, by what `parked` says. Before the claim this is a guess.

@@ -97,7 +97,7 @@ unsafe fn unmap_raw(base: NonNull<u8>, len: usize) {
 }
 
 /// The length of the system's pages.
-fn os_page() -> usize {
+pub(crate) fn os_page() -> usize {
     // SAFETY: getauxval reads a table.
     usize::try_from(unsafe { libc::getauxval(libc::AT_PAGESZ) })
         .unwrap_or(0)
