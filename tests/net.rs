@@ -17,10 +17,10 @@ use std::{
         unix::net::{self as std_unix, SocketAddr as UnixAddr},
     },
     panic::{self, RefUnwindSafe, UnwindSafe},
-    process,
+    process, ptr,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
     thread,
     time::{Duration, Instant},
@@ -125,6 +125,69 @@ fn hundreds_are_served_without_a_thread_each() {
             });
         });
         process::exit(i32::from(done.is_err()));
+    });
+    ran.succeeded();
+}
+
+#[test]
+fn who_never_needs_to_wait_takes_turns_all_the_same() {
+    const CROWD: usize = 64;
+    let vars = [("BATON_PROCS", "2"), ("BATON_FORCE_MIGRATION", "0")];
+    let ran = child::run("who_never_needs_to_wait_takes_turns_all_the_same", &vars, &[], || {
+        baton::run(|| {
+            let stop = Arc::new(AtomicBool::new(false));
+            let start = |_| {
+                let stop = Arc::clone(&stop);
+                go!(move || {
+                    let (mut one, mut other) = UnixStream::pair().unwrap();
+                    while !stop.load(SeqCst) {
+                        one.write_all(b"!").unwrap();
+                        other.read_exact(&mut [0]).unwrap();
+                    }
+                })
+            };
+            let crowd: Vec<_> = (0..CROWD).map(start).collect();
+            time::sleep(Duration::from_millis(500));
+            let threads = fs::read_dir("/proc/self/task").unwrap().count();
+            stop.store(true, SeqCst);
+            crowd.into_iter().for_each(|one| one.join().unwrap());
+            assert!(threads < CROWD / 2, "{threads} threads");
+        });
+    });
+    ran.succeeded();
+}
+
+#[test]
+fn a_forked_child_leaves_its_parents_files_alone() {
+    let ran = child::run("a_forked_child_leaves_its_parents_files_alone", &[], &[], || {
+        baton::run(|| {
+            let listener: &'static TcpListener = Box::leak(Box::new(TcpListener::bind(("localhost", 0)).unwrap()));
+            let (mut one, mut other) = UnixStream::pair().unwrap();
+            let accepts = go!(move || listener.accept().map(drop));
+            time::sleep(SHORT); // it waits
+            // SAFETY: the child has the heap, and no lock of std's is held here.
+            let pid = unsafe { libc::fork() };
+            if pid == 0 {
+                // SAFETY: the child does not use it any more.
+                drop(unsafe { ptr::read(listener) });
+                let refused = UnixStream::pair().is_err_and(|error| error.kind() == ErrorKind::Unsupported);
+                other.set_read_timeout(Some(SHORT)).unwrap();
+                let early = other
+                    .read(&mut [0])
+                    .is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
+                one.write_all(b"!").unwrap();
+                let late = other.read(&mut [0]).is_ok_and(|n| n == 1);
+                // SAFETY: ends the child.
+                unsafe { libc::_exit(i32::from(!refused) + 2 * i32::from(!early) + 4 * i32::from(!late)) };
+            }
+            assert!(pid > 0, "no child");
+            let mut status = 0;
+            // SAFETY: `status` is there for the call.
+            assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
+            assert_eq!(status, 0);
+            let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            accepts.join().unwrap().unwrap();
+        });
     });
     ran.succeeded();
 }
@@ -549,6 +612,9 @@ fn they_are_what_stds_are() {
     // SAFETY: it was the socket's, and is nobody's now.
     let fd = unsafe { OwnedFd::from_raw_fd(other.into_raw_fd()) };
     // SAFETY: reads the flags of an open file.
-    let flags = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) };
-    assert_eq!(flags & libc::O_NONBLOCK, 0);
+    let flags = |fd| unsafe { libc::fcntl(fd, libc::F_GETFL) };
+    assert_eq!(flags(fd.as_raw_fd()) & libc::O_NONBLOCK, 0);
+    // Its last word goes along.
+    let one = std_unix::UnixStream::try_from(one).unwrap();
+    assert_ne!(flags(one.as_raw_fd()) & libc::O_NONBLOCK, 0);
 }

@@ -12,7 +12,10 @@
 //! The shape is that of `async-io`'s `Async`, without `await`.
 
 use crate::{
-    sched::netpoll::{self, Interest, Watch},
+    sched::{
+        checkpoint,
+        netpoll::{self, Interest, Watch},
+    },
     sync::Until,
     testing::world::World,
 };
@@ -168,6 +171,7 @@ impl<T: AsFd> Pollable<T> {
         until: impl FnOnce() -> Result<Until<'static>>,
         mut operation: impl FnMut(&T) -> Result<R>,
     ) -> Result<R> {
+        checkpoint(); // also if there will be no need to wait
         let (mut ask, mut told) = (Some(until), Until::FOREVER);
         loop {
             let edges = self.watch.edges(interest);
@@ -190,6 +194,7 @@ impl<T: AsFd> Pollable<T> {
 
     /// Waits until the file is ready. `false`: `until` came first.
     pub(crate) fn wait(&self, interest: Interest, until: Until<'_>) -> bool {
+        checkpoint();
         // The watch tells of changes, and perhaps of old ones.
         let is_ready = || netpoll::is_ready(self.file.as_fd(), interest, 0);
         loop {
@@ -207,6 +212,9 @@ impl<T: AsFd> Pollable<T> {
     fn wait_for_change(&self, interest: Interest, edges: u32, until: Until<'_>) -> bool {
         if World::current().is_some() {
             return netpoll::wait_in_simulation(self.file.as_fd(), interest, until);
+        }
+        if netpoll::is_forked() {
+            return netpoll::wait_in_child(self.file.as_fd(), interest, until);
         }
         self.watch.wait(interest, edges, until)
     }

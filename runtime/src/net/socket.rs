@@ -3,12 +3,19 @@
 //! How long that is stands where std has it, in the kernel's part of the socket, which all clones share; so it is asked for only when there is
 //! something to wait for.
 
-use crate::{io::Pollable, sched::netpoll::Interest, sync::Until, time};
+use crate::{
+    io::Pollable,
+    sched::{checkpoint, netpoll::Interest},
+    sync::Until,
+    testing::world::World,
+    time::{self, heap::NEVER},
+};
 use std::{
     io::{self, ErrorKind, Result},
     os::fd::{AsFd, AsRawFd},
     sync::atomic::{AtomicBool, Ordering::Relaxed},
-    time::{Duration, Instant},
+    thread,
+    time::Duration,
 };
 
 /// Between two tries, where no event tells when to try again.
@@ -45,27 +52,48 @@ impl<T: AsFd> Socket<T> {
         self.never_waits.store(nonblocking, Relaxed);
     }
 
+    pub(super) fn never_waits(&self) -> bool {
+        self.never_waits.load(Relaxed)
+    }
+
     /// Tries `operation` until it would not block, with pauses in between, for `timeout` in all: where no event tells when.
     pub(super) fn again_and_again<R>(
         &self,
         timeout: impl FnOnce(&T) -> Result<Option<Duration>>,
         mut operation: impl FnMut(&T) -> Result<R>,
     ) -> Result<R> {
-        let (mut timeout, mut end, mut pause) = (Some(timeout), None, SHORTEST_PAUSE);
+        if self.never_waits() {
+            return self.at_once(operation);
+        }
+        checkpoint();
+        let (mut timeout, mut end, mut pause) = (Some(timeout), NEVER, SHORTEST_PAUSE);
         loop {
             match operation(self.std()) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock && !self.never_waits.load(Relaxed) => {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     if let Some(timeout) = timeout.take() {
-                        end = timeout(self.std())?.map(|timeout| Instant::now() + timeout);
+                        end = timeout(self.std())?.map_or(NEVER, time::deadline_in);
                     }
-                    let left = end.map_or(pause, |end| end.saturating_duration_since(Instant::now()));
+                    let left = Duration::from_nanos(end.saturating_sub(time::now()));
                     if left.is_zero() {
                         return Err(error);
                     }
                     time::sleep(pause.min(left));
+                    if World::current().is_some() {
+                        thread::sleep(SHORTEST_PAUSE); // for those outside of the simulation
+                    }
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }
+                done => return done,
+            }
+        }
+    }
+
+    /// Tries `operation`, which may fail because it would block.
+    fn at_once<R>(&self, mut operation: impl FnMut(&T) -> Result<R>) -> Result<R> {
+        loop {
+            match operation(self.std()) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 done => return done,
             }
         }
@@ -78,12 +106,10 @@ impl<T: AsFd> Socket<T> {
         timeout: impl FnOnce(&T) -> Result<Option<Duration>>,
         operation: impl FnMut(&T) -> Result<R>,
     ) -> Result<R> {
-        let until = || {
-            if self.never_waits.load(Relaxed) {
-                return Err(would_block());
-            }
-            Ok(timeout(self.std())?.map_or(Until::FOREVER, Until::timeout))
-        };
+        if self.never_waits() {
+            return self.at_once(operation);
+        }
+        let until = || Ok(timeout(self.std())?.map_or(Until::FOREVER, Until::timeout));
         self.file.with(interest, until, operation)
     }
 }
@@ -95,11 +121,6 @@ impl<T: AsFd> From<Pollable<T>> for Socket<T> {
             never_waits: AtomicBool::new(false),
         }
     }
-}
-
-/// What std's sockets fail with when they would block, or have blocked for as long as they were to.
-fn would_block() -> io::Error {
-    io::Error::from_raw_os_error(libc::EAGAIN)
 }
 
 /// Has the system keep as many connections to a listener that are not accepted yet as it will.
@@ -160,7 +181,8 @@ macro_rules! socket {
             }
         }
 
-        /// As [`Pollable::new`](crate::io::Pollable::new). One that does not block will not wait.
+        /// As [`Pollable::new`](crate::io::Pollable::new). One that does not block will not wait; nor will the second of two handles of
+        /// one socket of std's, since the first of them made it so: clone it here instead.
         impl TryFrom<$std> for $socket {
             type Error = std::io::Error;
 
@@ -180,18 +202,19 @@ macro_rules! socket {
             }
         }
 
-        /// The socket blocks from then on, as std's do.
+        /// The socket blocks from then on, as std's do, unless `set_nonblocking(true)` was its handle's last word.
         impl TryFrom<$socket> for $std {
             type Error = std::io::Error;
 
             fn try_from(socket: $socket) -> std::io::Result<Self> {
+                let nonblocking = socket.0.never_waits();
                 let socket = socket.0.into_file().into_inner()?;
-                socket.set_nonblocking(false)?;
+                socket.set_nonblocking(nonblocking)?;
                 Ok(socket)
             }
         }
 
-        /// The socket blocks from then on.
+        /// As for std's socket.
         ///
         /// # Panics
         ///

@@ -22,6 +22,11 @@
 //! When a file is waited for while all other Ms sleep on their notes, the monitor has one take the office
 //! ([`recruit`](super::idle::recruit)).
 //!
+//! # In a forked child
+//!
+//! The instance is the parent's there as well, and the kernel would take what the child says about its copy of a file for the parent's word. So the
+//! child says nothing: it watches no new file, leaves the parent's watches alone, and who waits in it sleeps in poll.
+//!
 //! # Invariants
 //!
 //! 1. Watches are never freed, so what the kernel tells of one that is free or another's by now is an edge too many, no more.
@@ -47,7 +52,7 @@ use std::{
     sync::{
         OnceLock,
         atomic::{
-            AtomicU32, AtomicU64, AtomicUsize,
+            AtomicBool, AtomicU32, AtomicU64, AtomicUsize,
             Ordering::{Acquire, Relaxed, Release, SeqCst},
         },
     },
@@ -61,6 +66,13 @@ struct Netpoll {
 }
 
 static NETPOLL: OnceLock<Netpoll> = OnceLock::new();
+
+/// This process is the child of a fork, and the epoll instance its parent's.
+static FORKED: AtomicBool = AtomicBool::new(false);
+
+extern "C" fn in_forked_child() {
+    FORKED.store(true, Relaxed);
+}
 
 /// Files that are watched.
 static FILES: AtomicUsize = AtomicUsize::new(0);
@@ -133,6 +145,8 @@ impl Netpoll {
             return Ok(netpoll);
         }
         let fresh = Self::new()?;
+        // SAFETY: the handler only stores a flag.
+        unsafe { libc::pthread_atfork(None, None, Some(in_forked_child)) };
         Ok(NETPOLL.get_or_init(|| fresh)) // somebody else's, if that was faster
     }
 
@@ -246,6 +260,12 @@ impl Events {
 impl Watch {
     /// Has a file watched, which does not block when it is read or written.
     pub(crate) fn begin(file: BorrowedFd<'_>) -> io::Result<&'static Self> {
+        if is_forked() {
+            return Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "a forked child has no runtime that could watch a file: call exec there, or use std's sockets",
+            ));
+        }
         let netpoll = Netpoll::get()?;
         let watch = FREE.lock().pop().unwrap_or_else(|| {
             Box::leak(Box::new(Self {
@@ -266,6 +286,9 @@ impl Watch {
 
     /// Ends that. Nobody waits.
     pub(crate) fn end(&'static self, file: BorrowedFd<'_>) {
+        if is_forked() {
+            return; // the parent's
+        }
         // A descriptor that was closed behind our back is not watched any more.
         let _ = Netpoll::get().and_then(|netpoll| netpoll.control(libc::EPOLL_CTL_DEL, file.as_raw_fd(), 0, self));
         FILES.fetch_sub(1, SeqCst);
@@ -390,6 +413,21 @@ pub(crate) fn is_ready(file: BorrowedFd<'_>, interest: Interest, ms: i32) -> boo
             return n != 0;
         }
     }
+}
+
+/// Whether this process is a forked child, to which the watches of its files do not belong.
+pub(crate) fn is_forked() -> bool {
+    FORKED.load(Relaxed)
+}
+
+/// [`Watch::wait`] in a forked child: the thread waits.
+pub(crate) fn wait_in_child(file: BorrowedFd<'_>, interest: Interest, until: Until<'_>) -> bool {
+    while !is_ready(file, interest, 10) {
+        if until.has_passed() {
+            return false;
+        }
+    }
+    true
 }
 
 /// [`Watch::wait`] in a simulation, which has one thread and its own time: looks again and again, while the others go on.
