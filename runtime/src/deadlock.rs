@@ -10,6 +10,7 @@
 use crate::{
     debug,
     sched::{Sched, netpoll},
+    stderr,
 };
 use libc::pid_t;
 use std::{
@@ -53,11 +54,11 @@ pub(crate) fn look(sched: &Sched, still: impl FnOnce() -> bool) -> bool {
     if others != runs || !still() {
         return true;
     }
-    eprintln!(
+    stderr::say(format_args!(
         "baton: all goroutines are asleep: deadlock! Nobody is left who could wake them; this ends the program. (If something \
          outside of it will, turn the report off: Runtime::builder().deadlock_report(false) or BATON_DEADLOCK=off.)\n\n{}",
         debug::dump()
-    );
+    ));
     process::exit(EXIT_CODE);
 }
 

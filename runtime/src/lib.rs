@@ -78,6 +78,7 @@ mod sched;
 mod scope;
 mod site;
 pub mod stack;
+mod stderr;
 mod switch;
 pub mod sync;
 pub mod testing;

@@ -15,7 +15,7 @@
 
 use crate::{
     g::{Baggage, Body},
-    m,
+    m, stderr,
 };
 use std::{
     any::Any,
@@ -333,9 +333,9 @@ fn drop_all(place: &Place) {
         let _ = catch_unwind(AssertUnwindSafe(|| drop(locals)));
     }
     if !place.replace(ptr::null_mut()).is_null() {
-        eprintln!(
+        stderr::say(format_args!(
             "baton: destructors of goroutine-local variables have made such variables again {MOST_ROUNDS} times in a row. What is left is not \
              dropped. (A destructor must not use the variable that it is the destructor of.)"
-        );
+        ));
     }
 }

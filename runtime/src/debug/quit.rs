@@ -3,7 +3,7 @@
 //! The handler only leaves a word and wakes the monitor, which writes the dump and raises the signal again. It is installed if
 //! nobody else handles the signal when the runtime starts; a program that wants another handler installs it later.
 
-use crate::sched::Sched;
+use crate::{sched::Sched, stderr};
 use std::{
     mem, ptr,
     sync::atomic::{
@@ -49,7 +49,7 @@ extern "C" fn handle(_: libc::c_int) {
 /// If the signal came, writes the dump and ends the process by the signal. For the monitor.
 pub(crate) fn look() {
     if ASKED.load(Relaxed) {
-        eprintln!("baton: SIGQUIT\n{}", super::dump());
+        stderr::say(format_args!("baton: SIGQUIT\n{}", super::dump()));
         // SAFETY: the default action ends the process; the monitor's thread may have the signal blocked, others have not.
         unsafe {
             libc::signal(libc::SIGQUIT, libc::SIG_DFL);

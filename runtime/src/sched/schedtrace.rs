@@ -7,7 +7,7 @@
 //! `runqueue` is the shared queue, the brackets hold the queues of the Ps. The monitor prints it, between its looks.
 
 use super::{Sched, idle};
-use crate::{metrics, time};
+use crate::{metrics, stderr, time};
 use std::{fmt::Write, sync::atomic::Ordering::Relaxed};
 
 /// When lines are printed, in nanoseconds.
@@ -37,7 +37,7 @@ impl Schedtrace {
         }
         self.due = now + self.period;
         let ms = (now - self.start) / 1_000_000;
-        eprintln!("SCHED {ms}ms: {}", line(sched));
+        stderr::say(format_args!("SCHED {ms}ms: {}", line(sched)));
     }
 }
 

@@ -46,6 +46,7 @@ use crate::{
     m::M,
     metrics,
     site::Site,
+    stderr,
     time::{self, heap::NEVER},
 };
 use baton_alloc::{futex, latch};
@@ -618,7 +619,7 @@ impl Monitor {
     /// Says once that there are no more threads.
     fn warn(&self, message: &str) {
         if !self.sched.sysmon.warned.swap(true, Relaxed) {
-            eprintln!("baton: {message}");
+            stderr::say(format_args!("baton: {message}"));
         }
     }
 }

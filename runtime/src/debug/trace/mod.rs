@@ -27,6 +27,7 @@ pub(crate) use lane::{Lane, began, bound, shed, stole, stopped, taken, unbound};
 pub use writer::TraceSummary;
 
 use super::turns;
+use crate::stderr;
 use std::{
     env, fs, io,
     path::Path,
@@ -123,6 +124,6 @@ pub(crate) fn start_from_env() -> Result<(), String> {
 extern "C" fn at_exit() {
     let ours = WRITER.lock().as_ref().is_some_and(Writer::is_ours);
     if ours && let Err(error) = trace_stop() {
-        eprintln!("baton: the end of the trace is missing: {error}");
+        stderr::say(format_args!("baton: the end of the trace is missing: {error}"));
     }
 }

@@ -14,7 +14,7 @@ use super::{
     perfetto::{Note, Packets, Type, Value},
     ring::{Kind, NO_P, Record},
 };
-use crate::{debug::turns, m::M, metrics, park::WaitReason, sched::sysmon::block_signals, time::monotonic};
+use crate::{debug::turns, m::M, metrics, park::WaitReason, sched::sysmon::block_signals, stderr, time::monotonic};
 use baton_alloc::futex;
 use parking_lot::Mutex;
 use std::{
@@ -358,7 +358,9 @@ pub(super) fn spawn(start: u64) -> io::Result<()> {
                 Ok(false) => period = (period * 2).min(PERIOD * 10),
                 Err(error) => {
                     turns::unwatch(turns::BY_TRACE);
-                    eprintln!("baton: the trace ends here, for its file cannot be written: {error}");
+                    stderr::say(format_args!(
+                        "baton: the trace ends here, for its file cannot be written: {error}"
+                    ));
                     *writer = None;
                     return;
                 }
