@@ -201,6 +201,14 @@ fn a_big_stack_is_there_when_it_is_needed() {
     tx.send(17).unwrap();
     assert_eq!(handle.join().unwrap(), 17);
     assert_eq!(baton::on_big_stack(|| 4), 4, "in a plain thread");
+    baton::run(|| {
+        let left = baton::on_big_stack(baton::stack::remaining);
+        assert!((6 << 20..=8 << 20).contains(&left), "{left} bytes of a stack of 8 MiB");
+        let more =
+            baton::on_big_stack(|| baton::stack::grow(32 << 20, || (deep(4 * DEPTH), baton::stack::remaining())));
+        assert_eq!(more.0, 4 * DEPTH);
+        assert!(more.1 > 24 << 20);
+    });
 }
 
 /// The hook is told of a goroutine that computes, of one that sleeps, and of one that has said so; each goes on until it was.

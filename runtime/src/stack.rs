@@ -55,8 +55,8 @@ pub fn remaining() -> usize {
     let here = 0_u8;
     let sp = ptr::from_ref(&here).addr();
     match running() {
-        Some((_, stack)) => stack.remaining(sp),
-        None => sp.saturating_sub(thread_floor()),
+        Some((_, stack)) if stack.range().contains(&sp) => stack.remaining(sp),
+        _ => sp.saturating_sub(thread_floor()), // its goroutine, if there is one, is in `on_big_stack`
     }
 }
 
@@ -140,6 +140,7 @@ impl Borrowed {
 impl Drop for Borrowed {
     fn drop(&mut self) {
         if let Some(stack) = self.0.take() {
+            stack.desc().set_owner(ptr::null());
             baton_stack::release(stack);
         }
     }

@@ -294,12 +294,22 @@ unsafe fn pass_on(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_voi
             let function = unsafe { mem::transmute::<usize, signal::Handler>(function) };
             // SAFETY: called as the kernel would have.
             unsafe { function(signal, info, context) }
+            again_if_given_up(signal, sent);
         }
         function => {
             // SAFETY: without SA_SIGINFO what the kernel kept is such a function.
             let function = unsafe { mem::transmute::<usize, extern "C" fn(c_int)>(function) };
             function(signal);
+            again_if_given_up(signal, sent);
         }
+    }
+}
+
+/// The handler before this one may not know what to do, and put the default action in its own place, as std's does: for a fault, which comes
+/// again, that is right. A signal that was sent does not come again, and the process would go on without a handler; so it is sent again.
+fn again_if_given_up(signal: c_int, sent: bool) {
+    if sent && signal::action(signal).is_ok_and(|action| action.handler == libc::SIG_DFL) {
+        signal::raise(signal);
     }
 }
 

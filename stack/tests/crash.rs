@@ -32,6 +32,7 @@ const CASES: &[(&str, fn())] = &[
     ("repaired_once", repaired_once),
     ("ignored", ignored),
     ("sent", sent),
+    ("sent_past_std", sent_past_std),
     ("lost_frame", lost_frame),
     ("address_space", address_space),
     ("mprotect", mprotect),
@@ -310,9 +311,17 @@ fn sent() {
     unsafe { libc::raise(libc::SIGSEGV) };
 }
 
+/// std's handler takes itself away and waits for the fault to come again.
+fn sent_past_std() {
+    let _alt = prepare();
+    // SAFETY: ends the process.
+    unsafe { libc::raise(libc::SIGSEGV) };
+}
+
 #[test]
 fn a_signal_that_was_sent_ends_the_process() {
     dies_of("sent", libc::SIGSEGV);
+    dies_of("sent_past_std", libc::SIGSEGV);
 }
 
 // ---- signals on the stack -------------------------------------------------------------------------------------------

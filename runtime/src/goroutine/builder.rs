@@ -63,7 +63,7 @@ impl Builder {
     /// wait group that it was to leave waits for ever. So let such a goroutine own nothing that others wait for, and get
     /// its result by `join`.
     ///
-    /// The process ends all the same if the overflow would leave something half done: in the middle of an allocation,
+    /// The process ends all the same if the overflow would leave something half done: in the middle of an allocation of Baton's heap,
     /// while the goroutine unwinds from a panic, in a signal handler that runs on its stack, and in a
     /// [simulation](crate::testing). Goroutines of a [`scope`](crate::scope()) have no such option: what they borrow must be
     /// free again when the scope ends. (A handler of an asynchronous signal that the goroutine itself unblocked is not seen.)
