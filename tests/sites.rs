@@ -84,12 +84,15 @@ fn a_call_is_a_site_as_well() {
         (0..200).for_each(|_| assert!(baton::spawn(|| descend(200 << 10)).join().unwrap() > 0));
         assert!(learned(line).deepest_bytes >= 200 << 10, "{:?}", learned(line));
         assert!(learned(line).stack_bytes >= 256 << 10, "{:?}", learned(line));
-        // Each sleeps with goroutines behind it, so that its processor is taken, or given up beforehand once that is the rule.
-        let all: Vec<_> = (0..40)
-            .map(|_| baton::spawn(|| thread::sleep(Duration::from_millis(5))))
-            .collect();
-        let line = line!() - 2;
-        all.into_iter().for_each(|one| one.join().unwrap());
-        assert!(learned(line).handoffs_undeclared > 0, "{:?}", learned(line));
+        // Each sleeps with goroutines behind it, so that its processor is taken, or given up beforehand once that is the rule. (Not as
+        // long as the monitor does not get the CPU: on a machine with a dozen threads for each CPU that may be for all of a crowd.)
+        let crowd = || {
+            let start = |_| baton::spawn(|| thread::sleep(Duration::from_millis(5)));
+            let line = line!() - 1;
+            let all: Vec<_> = (0..40).map(start).collect();
+            all.into_iter().for_each(|one| one.join().unwrap());
+            learned(line).handoffs_undeclared > 0
+        };
+        assert!((0..20).any(|_| crowd()));
     });
 }

@@ -2,7 +2,7 @@
 
 mod child;
 
-use baton::{Runtime, chan, debug, go};
+use baton::{Runtime, chan, debug, go, time};
 use std::{
     collections::{HashMap, HashSet},
     env, fs,
@@ -259,7 +259,7 @@ fn slices_pair_up_and_do_not_overlap() {
         let deep = baton::Builder::new().max_stack(8 << 20);
         let descends = || {
             assert_eq!(descend(2_000), 2_000);
-            baton::yield_now(); // its last slice may be open still when it has been joined, and says nothing of growth then
+            time::sleep(Duration::from_millis(1)); // its last slice may be open still when it has been joined, and says nothing of growth then
         };
         let deep = deep.spawn(descends).unwrap();
         ids.push(deep.id());
