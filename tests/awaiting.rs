@@ -322,3 +322,14 @@ fn timers_of_futures_keep_simulated_time() {
         assert!(Simulation::elapsed() >= LONG);
     });
 }
+
+/// Also with the last thing that it does.
+#[test]
+fn a_simulation_wakes_tasks_outside_of_it() {
+    let (tx, mut rx) = chan::unbounded();
+    let count = Arc::new(Count::default());
+    assert!(poll(&mut rx.next(), &count).is_pending());
+    Simulation::seed(1).run(move || tx.send(1).unwrap());
+    count.settle(1);
+    assert_eq!(poll(&mut rx.next(), &count), Poll::Ready(Some(1)));
+}

@@ -83,6 +83,12 @@ impl Driver {
         self.run_on(|state| state.woken.push(waker));
     }
 
+    /// Calls those that are to be called now, here: for the end of a simulation, in which the goroutine will not run any more.
+    pub(crate) fn finish(&self) {
+        let woken = mem::take(&mut self.state.lock().woken);
+        woken.into_iter().for_each(call);
+    }
+
     /// Changes the state so that there is something to do for the goroutine.
     fn run_on(self: Arc<Self>, change: impl FnOnce(&mut State)) {
         let mut state = self.state.lock();
@@ -109,10 +115,7 @@ impl Driver {
             }
             if !batch.is_empty() {
                 drop(state);
-                for waker in batch.drain(..) {
-                    // One that panics has been reported by std's hook, and must not keep the others from being called.
-                    let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
-                }
+                batch.drain(..).for_each(call);
                 continue;
             }
             let Some((&(next, _), _)) = state.alarms.first_key_value() else {
@@ -130,6 +133,11 @@ impl Driver {
             self.state.lock().sleeping.remove(&node);
         }
     }
+}
+
+/// Calls a waker. One that panics has been reported by std's hook, and must not keep the others from being called.
+fn call(waker: Waker) {
+    let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
 }
 
 impl Alarm {

@@ -107,6 +107,7 @@ impl World {
                 ),
             }
         }
+        world.driver.finish(); // somebody outside may wait for what the main goroutine did last
         let result = main.join();
         drop(world);
         match result {
