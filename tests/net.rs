@@ -147,7 +147,7 @@ fn who_never_needs_to_wait_takes_turns_all_the_same() {
                 })
             };
             let crowd: Vec<_> = (0..CROWD).map(start).collect();
-            time::sleep(Duration::from_millis(500));
+            time::sleep(Duration::from_secs(1));
             let threads = fs::read_dir("/proc/self/task").unwrap().count();
             stop.store(true, SeqCst);
             crowd.into_iter().for_each(|one| one.join().unwrap());
