@@ -350,6 +350,52 @@ fn dumps_may_be_taken_at_any_time() {
     assert_eq!(sum, 20 * 49 * 25);
 }
 
+/// Who ends a scope without children is on g0 for a moment and goes on, with or without a P. It may be gone before a dump that takes
+/// it for one that waits has read its name.
+#[test]
+fn who_goes_on_at_once_does_not_wait() {
+    fn ends_many_scopes(depth: usize) {
+        if depth > 0 {
+            return baton::scope(|_| ends_many_scopes(depth - 1));
+        }
+        // Here a pause finds it most often, so that it ends its scopes without a P.
+        for turn in 0..20_000 {
+            black_box(turn);
+        }
+    }
+    let stop = Arc::new(AtomicBool::new(false));
+    let watcher = thread::spawn({
+        let stop = Arc::clone(&stop);
+        move || {
+            let start = Instant::now();
+            while start.elapsed() < Duration::from_secs(3) {
+                let text = baton::dump();
+                let ours = text
+                    .split("\n\n")
+                    .find(|entry| entry.contains("\"ends scopes\" [scope"));
+                assert!(ours.is_none(), "{text}");
+            }
+            stop.store(true, Release);
+        }
+    });
+    baton::run(|| {
+        while !stop.load(Acquire) && !watcher.is_finished() {
+            let group = WaitGroup::new();
+            for _ in 0..4 {
+                let member = group.clone();
+                let builder = baton::Builder::new().name("ends scopes");
+                let handle = builder.spawn(move || {
+                    ends_many_scopes(200);
+                    drop(member);
+                });
+                drop(handle.unwrap());
+            }
+            group.wait();
+        }
+    });
+    watcher.join().unwrap();
+}
+
 #[test]
 fn sigquit_dumps_and_ends() {
     let ran = child::run("sigquit_dumps_and_ends", &[], &[child::NO_CORE], || {

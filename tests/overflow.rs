@@ -1,6 +1,6 @@
 //! Goroutines that end because their stack is full, and nothing else does.
 
-use baton::{Builder, JoinError, OnStackOverflow, chan, go, sync::WaitGroup};
+use baton::{Builder, JoinError, OnStackOverflow, chan, go, stack, sync::WaitGroup};
 use std::{
     hint::black_box,
     sync::{
@@ -16,6 +16,7 @@ use child::NO_CORE;
 static ALLOC: baton::Alloc = baton::Alloc;
 
 /// Starts a goroutine that alone ends when its stack is full.
+#[track_caller]
 fn spawn<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> baton::JoinHandle<T> {
     let builder = Builder::new()
         .name("diver")
@@ -72,6 +73,36 @@ fn nobody_has_to_join() {
         (0..10).for_each(|_| drop(spawn(|| endless(0, &|_| ()))));
         while baton::metrics().stack_overflows < overflows + 10 {
             baton::yield_now();
+        }
+    });
+}
+
+/// Neither its own stack nor one that it had from `grow` leads to it, before its join and after that.
+#[test]
+fn dumps_do_not_show_who_has_ended() {
+    baton::run(|| {
+        for _ in 0..20 {
+            let from = line!();
+            let divers = [
+                spawn(|| endless(0, &|_| ())),
+                spawn(|| stack::grow(1 << 20, || endless(0, &|_| ()))),
+                spawn(|| stack::grow(1 << 20, || stack::grow(2 << 20, || endless(0, &|_| ())))),
+            ];
+            let are_not_shown = || {
+                let text = baton::dump();
+                for line in from..from + 5 {
+                    assert!(
+                        !text.contains(&format!("started at tests/overflow.rs:{line}:")),
+                        "{text}"
+                    );
+                }
+            };
+            while !divers.iter().all(baton::JoinHandle::is_finished) {
+                baton::yield_now();
+            }
+            are_not_shown();
+            divers.into_iter().for_each(overflow);
+            are_not_shown();
         }
     });
 }

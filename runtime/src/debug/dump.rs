@@ -210,7 +210,7 @@ impl Census {
             .iter()
             .map(|runner| (runner.goroutine, runner.m))
             .collect();
-        let runners: HashSet<_> = paused.running.iter().map(|runner| runner.stack.owner()).collect();
+        let runners: HashSet<_> = paused.running.iter().map(|runner| runner.owner).collect();
         baton_stack::each(&mut |desc| {
             let owner = desc.owner();
             if owner.is_null() {
@@ -222,6 +222,7 @@ impl Census {
             if seen.id == 0 {
                 return;
             }
+            // By the list, whatever it says of itself: it may be on g0 just now, and go on, or have parked or ended meanwhile.
             if let Some(&m) = running.get(&seen.id) {
                 let is_here = here.is_some_and(|here| ptr::eq(here, m));
                 let look = (!is_here).then(|| probe::look(m)).flatten();
@@ -230,7 +231,7 @@ impl Census {
             if runners.contains(&owner) {
                 return; // one of its stacks of `stack::grow`
             }
-            // SAFETY: it does not run and cannot begin to before the pause ends, so it is alive.
+            // SAFETY: it is no runner, so it is alive until the pause ends (invariant 1 of `pause`).
             let g = paused.settled.then(|| unsafe { &*owner.cast::<G>() });
             if g.is_some_and(|g| !ptr::eq(g.body.get(), Body::place_on(desc))) {
                 return; // likewise

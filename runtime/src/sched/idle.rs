@@ -166,18 +166,15 @@ pub(super) fn asleep(sched: &Sched) -> usize {
 
 /// Whether each M is asleep, or has no thread.
 pub(super) fn all_asleep(sched: &Sched) -> bool {
-    each_asleep_or(sched, |_| false)
+    awake(sched).is_empty()
 }
 
-/// Whether each M is asleep, has no thread, or runs a goroutine.
-pub(super) fn settled(sched: &Sched) -> bool {
-    each_asleep_or(sched, |m| !m.latch().stack.load(Relaxed).is_null())
-}
-
-fn each_asleep_or(sched: &Sched, other: impl Fn(&'static M) -> bool) -> bool {
+/// The Ms that have a thread and are not asleep.
+pub(super) fn awake(sched: &Sched) -> Vec<&'static M> {
     let idle = sched.idle.lock();
-    let asleep = |m: &'static M| idle.ms.iter().any(|&sleeper| ptr::eq(sleeper, m));
-    sched.sysmon.living_ms().into_iter().all(|m| asleep(m) || other(m))
+    let mut ms = sched.sysmon.living_ms();
+    ms.retain(|&m| !idle.ms.iter().any(|&sleeper| ptr::eq(sleeper, m)));
+    ms
 }
 
 /// Takes P, which is to retire, off the idle list. `false`: it is not there.

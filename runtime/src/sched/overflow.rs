@@ -7,14 +7,19 @@
 //! ```
 //!
 //! The goroutine's stack is left as it was, with all that is on it; nobody resumes it, and nobody takes its stack back. To
-//! everybody else the goroutine has ended like any other: its `DONE` is set and its joiner is woken, by g0.
+//! everybody else the goroutine has ended like any other: its `DONE` is set and its joiner is woken, by g0. Before that its stacks
+//! forget whose they were, so that nothing leads to it once its block is gone.
 
 use crate::{
     g::{Body, G, Kind, OnStackOverflow},
     m,
 };
 use baton_stack::Leave;
-use std::{process, ptr::NonNull, thread};
+use std::{
+    process,
+    ptr::{self, NonNull},
+    thread,
+};
 
 /// Says whether the overflow of the stack that `owner` runs on ends that goroutine alone. Called by the fault handler, on the
 /// goroutine's thread.
@@ -52,6 +57,12 @@ unsafe fn end(g: *mut ()) -> bool {
         m.counters.ended.add(1);
         m.counters.overflowed.add(1);
     }
+    // Its own stack, and those that it had from `stack::grow`.
+    baton_stack::each(&mut |stack| {
+        if ptr::eq(stack.owner(), g) {
+            stack.set_owner(ptr::null());
+        }
+    });
     if let Some(g) = NonNull::new(g.cast::<G>()) {
         // SAFETY: as the caller promised.
         unsafe { G::overflowed(g) };
