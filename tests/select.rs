@@ -1,9 +1,10 @@
 //! Selecting among goroutines: Go's classic programs and their races, on real processors and under many seeds.
 
 use baton::{
-    chan::{self, Receiver, RecvError, Select, Sender, never},
+    chan::{self, Receiver, RecvError, Select, SendError, Sender, TryRecvError, TrySendError, never},
     go, select, select_biased,
     testing::Simulation,
+    time,
 };
 use std::{
     collections::HashSet,
@@ -275,6 +276,134 @@ fn order_is_kept_through_select() {
         }
         go!(move || (0..30).for_each(|n| first.send(n).unwrap()));
         assert!(rx.iter().eq(0..30));
+    });
+}
+
+/// The message that an operation was promised stays there for it, whoever else receives. Its party need not wait for a sender that
+/// has not decided yet, and here must not: that sender waits for what the party does next.
+#[test]
+fn a_chosen_message_is_not_given_to_others() {
+    Simulation::seeds(0..100).run(|| {
+        let (tx, rx) = chan::bounded(1);
+        let (gate, opened) = chan::bounded(1);
+        tx.send(1).unwrap();
+        let mut select = Select::new();
+        select.recv(&rx);
+        let chosen = select.select();
+        let late = tx.clone();
+        go!(move || select! { send(late, opened.recv().unwrap()) -> sent => sent.unwrap() });
+        time::sleep(Duration::from_millis(1)); // it waits for a place
+        assert_eq!(rx.try_recv(), Err(TryRecvError::Empty));
+        let other = rx.clone();
+        let other = go!(move || other.recv());
+        time::sleep(Duration::from_millis(1));
+        assert_eq!(tx.try_send(3), Err(TrySendError::Full(3)));
+        assert_eq!(chosen.recv(&rx), Ok(1));
+        gate.send(2).unwrap();
+        assert_eq!(other.join().unwrap(), Ok(2));
+    });
+}
+
+/// While messages that others have chosen lie in the queue, a receiver waits. What comes then does not go past them: whom a later
+/// operation promises a message gets the next.
+#[test]
+fn what_is_sent_later_does_not_pass_a_queue_of_promises() {
+    Simulation::seeds(0..100).run(|| {
+        let (tx, rx) = chan::bounded(2);
+        tx.send(1).unwrap();
+        let mut select = Select::new();
+        select.recv(&rx);
+        let chosen = select.select();
+        let other = rx.clone();
+        let other = go!(move || {
+            let first = other.recv().unwrap();
+            time::sleep(Duration::from_millis(1));
+            [first, select! { recv(other) -> second => second.unwrap() }]
+        });
+        time::sleep(Duration::from_millis(1)); // it waits
+        tx.send(2).unwrap();
+        tx.send(3).unwrap();
+        assert_eq!(other.join().unwrap(), [1, 2]);
+        assert_eq!(chosen.recv(&rx), Ok(3));
+    });
+}
+
+/// The same if it is the sender that waits, for a place.
+#[test]
+fn who_waits_for_a_place_does_not_pass_a_queue_of_promises() {
+    Simulation::seeds(0..100).run(|| {
+        let (tx, rx) = chan::bounded(2);
+        go!(move || (1..=4).for_each(|n| tx.send(n).unwrap()));
+        time::sleep(Duration::from_millis(1)); // it waits with the third
+        let mut select = Select::new();
+        select.recv(&rx);
+        let (one, two) = (select.clone().select(), select.select());
+        let other = rx.clone();
+        let other = go!(move || [other.recv(), select! { recv(other) -> second => second }]);
+        time::sleep(Duration::from_millis(1));
+        let mut mine = vec![one.recv(&rx)];
+        let others = other.join().unwrap();
+        mine.push(two.recv(&rx));
+        assert!(
+            mine.is_sorted_by_key(|n| n.unwrap()) && others.is_sorted_by_key(|n| n.unwrap()),
+            "{mine:?} {others:?}"
+        );
+        assert!(
+            (1..=4).all(|n| mine.iter().chain(&others).any(|m| *m == Ok(n))),
+            "{mine:?} {others:?}"
+        );
+    });
+}
+
+/// Messages of a sender that selects go to the end of the queue too, whoever waits.
+#[test]
+fn a_promised_message_goes_to_the_end_of_the_queue() {
+    Simulation::seeds(0..100).run(|| {
+        let (tx, rx) = chan::bounded(2);
+        let mut select = Select::new();
+        select.send(&tx);
+        let late = select.select(); // one of two places
+        let mut select = Select::new();
+        select.recv(&rx);
+        tx.send(1).unwrap();
+        let chosen = select.select();
+        let other = rx.clone();
+        let other = go!(move || [other.recv().unwrap(), other.recv().unwrap()]);
+        time::sleep(Duration::from_millis(1)); // it waits
+        late.send(&tx, 2).unwrap();
+        tx.send(3).unwrap();
+        assert_eq!(other.join().unwrap(), [1, 2]);
+        assert_eq!(chosen.recv(&rx), Ok(3));
+    });
+}
+
+/// Either end may go while messages are promised: what was promised still comes, and nothing else is waited for.
+#[test]
+fn an_end_goes_while_messages_are_promised() {
+    Simulation::seeds(0..100).run(|| {
+        let (tx, rx) = chan::bounded(2);
+        tx.send(1).unwrap();
+        let mut select = Select::new();
+        select.recv(&rx);
+        let chosen = select.select();
+        let other = rx.clone();
+        let other = go!(move || other.recv());
+        time::sleep(Duration::from_millis(1)); // it waits
+        drop(tx);
+        assert_eq!(other.join().unwrap(), Err(RecvError));
+        assert_eq!(rx.try_recv(), Err(TryRecvError::Disconnected));
+        assert_eq!(chosen.recv(&rx), Ok(1));
+
+        let (tx, rx) = chan::bounded(1);
+        let mut select = Select::new();
+        select.send(&tx);
+        let chosen = select.select();
+        let other = tx.clone();
+        let other = go!(move || other.send(2));
+        time::sleep(Duration::from_millis(1)); // for a place
+        drop(rx);
+        assert_eq!(other.join().unwrap(), Err(SendError(2)));
+        assert_eq!(chosen.send(&tx, 1), Err(SendError(1)));
     });
 }
 

@@ -18,6 +18,8 @@
 //! | [`Violation::Stuck`] | nothing can happen any more, and a party waits |
 //! | [`Violation::Count`] | a message was lost or doubled, or lies in a rendezvous |
 //! | [`Violation::Exchanged`] | a party at a rendezvous got the message of another pair |
+//! | [`Violation::Promised`] | more messages or places of a queue were promised than there are, so that a completion may wait |
+//! | [`Violation::Disorder`] | a party got the messages of another in another order than they were sent in |
 //!
 //! Each protocol that leaves one thing out must be found wrong, which shows that the checks bite.
 
@@ -58,8 +60,8 @@ const MIXED: &[&[Op]] = &[
     &[select(&[(A, Recv), (B, Recv)])],
     &[one(&[(A, Recv)])],
 ];
-/// Two promises that are waited for, on a channel of one place.
-const CREDIT: &[&[Op]] = &[
+/// Several promises at once, where some wait for a place or a message.
+const PROMISES: &[&[Op]] = &[
     &[select(&[(A, Send)]), select(&[(A, Send)])],
     &[one(&[(A, Send)])],
     &[select(&[(A, Recv)]), one(&[(A, Recv)])],
@@ -87,37 +89,39 @@ const COMES_BACK: &[&[Op]] = &[
     &[timed(select(&[(A, Recv)]))],
     &[timed(select(&[(A, Send)]))],
 ];
+/// One that waits and then selects, while another has been promised what lies in the queue.
+const PASSING: &[&[Op]] = &[
+    &[one(&[(A, Send)]), one(&[(A, Send)]), one(&[(A, Send)])],
+    &[select(&[(A, Recv)])],
+    &[one(&[(A, Recv)]), select(&[(A, Recv)])],
+];
 
 const ALL: &[&[&[Op]]] = &[
-    CROSSWISE, DEADLINES, FAN_IN, MIXED, CREDIT, TWICE, LATER, MEETING, COMES_BACK,
+    CROSSWISE, DEADLINES, FAN_IN, MIXED, PROMISES, TWICE, LATER, MEETING, COMES_BACK,
 ];
+
+/// All scripts at each capacity, and one that needs two places.
+fn models(fault: Option<Fault>) -> impl Iterator<Item = Model> {
+    let small = (0..=MOST).flat_map(|capacity| ALL.iter().map(move |&scripts| (capacity, scripts)));
+    small.chain([(2, PASSING)]).map(move |(capacity, scripts)| Model {
+        capacity,
+        scripts,
+        fault,
+    })
+}
 
 #[test]
 fn the_protocol_is_right() {
-    for capacity in 0..=MOST {
-        for (n, scripts) in ALL.iter().enumerate() {
-            let found = Model {
-                capacity,
-                scripts,
-                fault: None,
-            }
-            .explore();
-            assert!(found.is_ok(), "capacity {capacity}, script {n}: {found:?}");
-            println!("capacity {capacity}, script {n}: {} states", found.unwrap());
-        }
+    for (n, model) in models(None).enumerate() {
+        let (capacity, found) = (model.capacity, model.explore());
+        assert!(found.is_ok(), "capacity {capacity}, model {n}: {found:?}");
+        println!("capacity {capacity}, model {n}: {} states", found.unwrap());
     }
 }
 
 /// Some script must find it, in one of these ways.
 fn is_wrong(fault: Fault, expected: &[Violation]) {
-    let mut models = (0..=MOST).flat_map(|capacity| {
-        ALL.iter().map(move |scripts| Model {
-            capacity,
-            scripts,
-            fault: Some(fault),
-        })
-    });
-    let found = models.find_map(|model| model.explore().err());
+    let found = models(Some(fault)).find_map(|model| model.explore().err());
     let violation = found.expect("the checks do not bite");
     assert!(expected.contains(&violation), "{violation:?}");
 }
@@ -163,4 +167,14 @@ fn locks_without_an_order_are_wrong() {
 #[test]
 fn counting_promises_at_a_rendezvous_is_wrong() {
     is_wrong(Fault::Counts, &[Violation::Exchanged]);
+}
+
+#[test]
+fn pairing_two_beside_a_queue_is_wrong() {
+    is_wrong(Fault::Partner, &[Violation::Promised]);
+}
+
+#[test]
+fn passing_the_queue_is_wrong() {
+    is_wrong(Fault::Past, &[Violation::Disorder]);
 }

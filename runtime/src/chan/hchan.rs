@@ -6,15 +6,17 @@
 //!
 //! # Invariants (under the lock)
 //!
-//! 1. Receivers wait only while there is no message for them in the queue and no sender waits.
-//! 2. Senders wait only while there is no room (at capacity 0 there never is) and no receiver waits.
+//! 1. Receivers wait only while each message in the queue is promised, senders only while each place holds a message or is
+//!    promised (at capacity 0 there are none).
+//! 2. At capacity 0, nobody waits on one side while somebody waits on the other.
 //! 3. Nobody waits in a direction whose other end is gone.
 //!
-//! A message goes to a waiting receiver directly, onto its stack; a waiting sender's message moves into the queue when a
-//! receiver makes room. So the queue's order is the order of sends. Wakes happen after the lock is given back. A goroutine
-//! that waits leaves the lock to g0 to give back.
+//! A message goes to a waiting receiver directly, onto its stack, or, if the queue is not empty, to its end, and the receiver gets
+//! the first; a waiting sender's message moves into the queue when a receiver makes room. So messages are received in the order of
+//! sends. Wakes happen after the lock is given back. A goroutine that waits leaves the lock to g0 to give back.
 //!
-//! Those who select wait here too, and are given no message but the promise of one: see `promise`.
+//! Those who select wait here too, and are given no message but the promise of one: see `promise`. Without them nothing is promised, and
+//! the second invariant holds at each capacity.
 //!
 //! One lock and not a lock-free ring: two goroutines on one P, which is how they end up, since what one makes ready runs
 //! next there, pay 10 ns for a send and its receive together, and the lock is what makes handing over, selecting and closing
@@ -62,11 +64,9 @@ pub(super) struct State<T> {
     pub(super) queue: VecDeque<T>,
     pub(super) receivers: WaitList,
     pub(super) senders: WaitList,
-    /// What was promised at a rendezvous; the next three are for the other channels. See `promise`.
+    /// What was promised at a rendezvous; the next two are for the other channels. See `promise`.
     pub(super) pairs: Pairs<T>,
-    /// Those who were promised a message and wait for it.
-    pub(super) creditors: WaitList,
-    /// Messages that were promised to receivers.
+    /// Messages of the queue that were promised to receivers.
     pub(super) promised_out: usize,
     /// Places that were promised to senders.
     pub(super) promised_in: usize,
@@ -112,18 +112,42 @@ impl<T> State<T> {
 
     /// The first sender that waits, claimed, likewise.
     #[inline]
-    pub(super) fn next_sender<'a>(&mut self) -> Option<&'a Node> {
+    fn next_sender<'a>(&mut self) -> Option<&'a Node> {
         next(&mut self.senders)
     }
 
-    /// Gives `message` to a receiver that was claimed.
+    /// At a rendezvous, the first sender that waits, likewise.
     #[inline]
-    pub(super) fn hand_to(&mut self, receiver: &Node, message: T) {
+    pub(super) fn next_partner<'a>(&mut self) -> Option<&'a Node> {
+        if self.is_rendezvous() { self.next_sender() } else { None }
+    }
+
+    /// Gives `message` to a receiver that was claimed, if no other is before it in the queue; else the first.
+    #[inline]
+    fn hand_to(&mut self, receiver: &Node, mut message: T) {
         if receiver.kind == PLAIN {
-            // SAFETY: the slot of a receiver that is claimed and not yet woken is there, empty, and the claimer's.
-            unsafe { (*receiver.data.cast::<Slot<T>>()).write(message) };
+            if !self.queue.is_empty() {
+                self.queue.push_back(message);
+                message = self.queue.pop_front().expect("there is a message");
+            }
+            fill(receiver, message);
         } else {
             self.promise_message(receiver, message);
+        }
+    }
+
+    /// At a rendezvous, a receiver that selects is about to wait, which those who watch the senders' side want to know. Nobody
+    /// else waits there.
+    pub(super) fn announce_receiver(&mut self) {
+        let partner = self.next_partner();
+        debug_assert!(partner.is_none(), "who finds a partner does not wait");
+    }
+
+    /// A sender that selects is about to wait, likewise.
+    pub(super) fn announce_sender(&mut self) {
+        if self.is_rendezvous() {
+            let partner = self.next_receiver();
+            debug_assert!(partner.is_none(), "who finds a partner does not wait");
         }
     }
 
@@ -160,10 +184,12 @@ fn next<'a>(list: &mut WaitList) -> Option<&'a Node> {
     }
 }
 
-/// Somebody is about to wait on the other side, which those who watch `list` want to know. Nobody else waits there.
-pub(super) fn tell_watchers(list: &mut WaitList) {
-    let partner = next(list);
-    debug_assert!(partner.is_none(), "who finds a partner does not wait");
+/// Fills the slot of a plain receiver that the caller has claimed and not yet woken; called once.
+#[inline]
+pub(super) fn fill<T>(receiver: &Node, message: T) {
+    debug_assert!(receiver.kind == PLAIN);
+    // SAFETY: the slot of such a receiver is there, empty, and the claimer's.
+    unsafe { (*receiver.data.cast::<Slot<T>>()).write(message) };
 }
 
 /// The message of a plain sender that the caller has claimed and not yet woken; called once.
@@ -183,7 +209,6 @@ impl<T> Hchan<T> {
                 receivers: WaitList::new(),
                 senders: WaitList::new(),
                 pairs: Pairs::new(),
-                creditors: WaitList::new(),
                 promised_out: 0,
                 promised_in: 0,
                 capacity: capacity.unwrap_or(usize::MAX),
@@ -216,13 +241,16 @@ impl<T> Hchan<T> {
         if state.disconnected {
             return Attempt::Disconnected(message);
         }
-        if let Some(receiver) = state.next_receiver() {
+        let room = state.has_room();
+        if (room || state.is_rendezvous())
+            && let Some(receiver) = state.next_receiver()
+        {
             state.hand_to(receiver, message);
             drop(state);
             receiver.wake();
             return Attempt::Done(());
         }
-        if !state.has_room() {
+        if !room {
             return Attempt::Wait(message, state);
         }
         state.queue.push_back(message);
@@ -270,11 +298,11 @@ impl<T> Hchan<T> {
         let (message, sender) = if state.has_message() {
             (state.queue.pop_front(), state.let_in())
         } else {
-            match state.next_sender() {
+            match state.next_partner() {
                 Some(sender) if sender.kind == PLAIN => (Some(take(sender)), Some(sender)),
                 Some(sender) => {
-                    let promise = state.engage(sender);
-                    return Attempt::Done(self.receive_promised(state, promise));
+                    let pair = state.engage(sender);
+                    return Attempt::Done(self.receive_paired(state, pair));
                 }
                 None if !state.disconnected => return Attempt::Wait((), state),
                 None => (None, None),

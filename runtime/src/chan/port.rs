@@ -4,7 +4,6 @@
 //! deadline that [`Port::due`] tells them.
 
 use super::{
-    hchan,
     promise::Promise,
     receiver::{Flavor, Receiver},
     sender::Sender,
@@ -27,8 +26,8 @@ pub(super) trait Port {
     unsafe fn is_ready(&self) -> bool;
     /// Decides for the operation; `None` if it was not ready after all.
     unsafe fn promise(&self) -> Option<Promise>;
-    /// Says to those who watch the other direction that somebody is about to wait in this one. It is not ready, and the
-    /// caller waits nowhere yet.
+    /// At a rendezvous, says to those who watch the other direction that somebody is about to wait in this one. It is not ready,
+    /// and the caller waits nowhere yet.
     unsafe fn announce(&self);
     /// Puts the node on the list of those who wait for this operation.
     unsafe fn enqueue(&self, node: &Node);
@@ -87,7 +86,7 @@ impl<T> Port for Sender<T> {
 
     unsafe fn announce(&self) {
         // SAFETY: as the caller promised.
-        hchan::tell_watchers(&mut unsafe { self.chan.locked() }.receivers);
+        unsafe { self.chan.locked() }.announce_sender();
     }
 
     unsafe fn enqueue(&self, node: &Node) {
@@ -143,7 +142,7 @@ impl<T> Port for Receiver<T> {
     unsafe fn announce(&self) {
         if let Flavor::Chan(chan) = &self.flavor {
             // SAFETY: as the caller promised.
-            hchan::tell_watchers(&mut unsafe { chan.locked() }.senders);
+            unsafe { chan.locked() }.announce_receiver();
         }
     }
 

@@ -5,30 +5,37 @@
 //! follows, when the party *completes* the operation.
 //!
 //! ```text
-//!   decision                                     state                           completion
-//!   receive, a message is there                  promised_out + 1                takes a message from the queue
-//!   receive, a plain sender waits                its message → queue, "          "
-//!   receive, a selecting sender waits            promised_out + 1, _in + 1       … or waits for it as a creditor
-//!   send, there is room                          promised_in + 1                 a receiver's slot, or the queue
-//!   send, a selecting receiver waits             promised_out + 1, _in + 1       a creditor's slot, or the queue
-//!   send, a plain receiver waits                 ", and it becomes a creditor    "
+//!   capacity 0   decision: a party waits on the other side                     completion
+//!     receive      a plain sender       a pair with its message                  takes it
+//!     receive      a selecting sender   a pair                                   takes the sender's message, or waits for it
+//!     send         a selecting receiver a pair                                   puts its message there, or into the slot of
+//!     send         a plain receiver     a pair, and it waits there               the receiver that waits there
+//!
+//!   elsewhere    decision: the queue alone decides                             completion
+//!     receive      a message is there   promised_out + 1                         takes the first message of the queue
+//!     send         there is room        promised_in + 1                          puts its message at the end of the queue
 //! ```
 //!
-//! At capacity 0 there is no room, and each decision makes a pair of two who have chosen each other. Its place in `pairs` is what
-//! both are told, and what takes the place of the queue, the creditors and the counts: the sender puts its message there, and
-//! its receiver takes it from there, or waits there. Who was woken finds the number in the cell that its node leads to.
+//! At capacity 0 each decision makes a pair of two who have chosen each other. Its place in `pairs` is what both are told: the sender
+//! puts its message there, and its receiver takes it from there, or waits there. Who was woken finds the number in the cell that
+//! its node leads to.
+//!
+//! Elsewhere a promise is one message or one place of the queue that is no longer there for others, and the two sides never choose
+//! each other: a receiver that finds all messages promised waits, although a sender waits for a place. Whoever holds such a promise
+//! has decided, and lets both go on when it completes. A completion waits for nobody.
 //!
 //! # Invariants (under the lock)
 //!
-//! 1. `promised_out` messages are in the queue or will be put there by those who hold `promised_in`, so whoever was promised
-//!    a message need not wait for anybody who has not decided yet.
-//! 2. Capacity 0: the queue is empty and the counts are 0, and nobody gets a message but from the one it was paired with: a
+//! 1. Capacity 0: the queue is empty and the counts are 0, and nobody gets a message but from the one it was paired with: a
 //!    rendezvous stays one.
-//! 3. Elsewhere promises are not addressed: a receiver gets the next message that is promised, whoever it is from.
+//! 2. Elsewhere there are no pairs, as many messages as `promised_out` are in the queue, and its messages and `promised_in` together
+//!    are no more than the capacity.
+//! 3. Promises of a queue are not addressed: each completion gets the first message that is there. So messages leave in the order
+//!    in which they came, whoever is first to ask for his.
 
 use super::{
     error::SendError,
-    hchan::{Hchan, PLAIN, SELECT, Slot, State, WATCH, take},
+    hchan::{Hchan, PLAIN, SELECT, Slot, State, WATCH, fill, take},
 };
 use crate::{
     lock::MutexGuard,
@@ -53,44 +60,35 @@ pub(crate) enum Promise {
 }
 
 impl<T> State<T> {
-    /// A receiver and a sender have chosen each other, and the message is yet to come. `sender` selects and was claimed.
-    pub(super) fn engage(&mut self, sender: &Node) -> Promise {
-        let promise = if self.is_rendezvous() {
-            let promise = Promise::Paired(self.pairs.open());
-            tell(sender, promise);
-            promise
-        } else {
-            self.promised_out += 1;
-            self.promised_in += 1;
-            Promise::Kept
-        };
+    /// At a rendezvous, a receiver and a sender have chosen each other, and the message is yet to come. `sender` selects and was
+    /// claimed.
+    pub(super) fn engage(&mut self, sender: &Node) -> usize {
+        let pair = self.pairs.open();
+        tell(sender, Promise::Paired(pair));
         sender.wake();
-        promise
-    }
-
-    /// Keeps a message for a receiver that selects.
-    fn keep(&mut self, message: T) -> Promise {
-        if self.is_rendezvous() {
-            return Promise::Paired(self.pairs.open_with(message));
-        }
-        self.promised_out += 1;
-        self.queue.push_back(message);
-        Promise::Kept
+        pair
     }
 
     /// Keeps `message` for `receiver`, which selects and was claimed.
     pub(super) fn promise_message(&mut self, receiver: &Node, message: T) {
-        tell(receiver, self.keep(message));
+        let promise = if self.is_rendezvous() {
+            Promise::Paired(self.pairs.open_with(message))
+        } else {
+            self.promised_out += 1;
+            self.queue.push_back(message);
+            Promise::Kept
+        };
+        tell(receiver, promise);
     }
 
     /// Whether a receive would not wait, as far as one can see without claiming anybody.
     pub(super) fn recv_ready(&self) -> bool {
-        self.has_message() || self.disconnected || has_partner(&self.senders)
+        self.has_message() || self.disconnected || self.is_rendezvous() && has_partner(&self.senders)
     }
 
     /// Whether a send would not wait, likewise.
     pub(super) fn send_ready(&self) -> bool {
-        self.has_room() || self.disconnected || has_partner(&self.receivers)
+        self.has_room() || self.disconnected || self.is_rendezvous() && has_partner(&self.receivers)
     }
 
     /// Decides for a receive. `None`: those who seemed to wait are gone.
@@ -99,13 +97,13 @@ impl<T> State<T> {
             self.promised_out += 1;
             return Some(Promise::Kept);
         }
-        match self.next_sender() {
+        match self.next_partner() {
             Some(sender) if sender.kind == PLAIN => {
-                let promise = self.keep(take(sender));
+                let pair = self.pairs.open_with(take(sender));
                 sender.wake();
-                Some(promise)
+                Some(Promise::Paired(pair))
             }
-            Some(sender) => Some(self.engage(sender)),
+            Some(sender) => Some(Promise::Paired(self.engage(sender))),
             None => self.disconnected.then_some(Promise::Closed),
         }
     }
@@ -115,51 +113,25 @@ impl<T> State<T> {
         if self.disconnected {
             return Some(Promise::Closed);
         }
-        if self.is_rendezvous() {
-            let receiver = self.next_receiver()?;
-            let pair = self.pairs.open();
-            if receiver.kind == PLAIN {
-                self.pairs.waiting(pair).push(receiver);
-            } else {
-                tell(receiver, Promise::Paired(pair));
-                receiver.wake();
-            }
-            return Some(Promise::Paired(pair));
+        if self.has_room() {
+            self.promised_in += 1;
+            return Some(Promise::Kept);
         }
-        if !self.has_room() {
-            let receiver = self.next_receiver()?;
-            self.promised_out += 1;
-            if receiver.kind == PLAIN {
-                self.creditors.push(receiver);
-            } else {
-                receiver.wake();
-            }
+        if !self.is_rendezvous() {
+            return None;
         }
-        self.promised_in += 1;
-        Some(Promise::Kept)
+        let receiver = self.next_receiver()?;
+        let pair = self.pairs.open();
+        if receiver.kind == PLAIN {
+            self.pairs.waiting(pair).push(receiver);
+        } else {
+            tell(receiver, Promise::Paired(pair));
+            receiver.wake();
+        }
+        Some(Promise::Paired(pair))
     }
 
-    /// Takes a message that was promised, if it is there.
-    #[inline]
-    fn take_promised(&mut self, promise: Promise) -> Option<T> {
-        if let Promise::Paired(pair) = promise {
-            return self.pairs.take(pair);
-        }
-        let message = self.queue.pop_front()?;
-        self.promised_out -= 1;
-        self.settle();
-        Some(message)
-    }
-
-    /// Where one waits for it.
-    fn creditors(&mut self, promise: Promise) -> &mut WaitList {
-        match promise {
-            Promise::Paired(pair) => self.pairs.waiting(pair),
-            _ => &mut self.creditors,
-        }
-    }
-
-    /// A completion may have freed a place, or a message of a promise: whoever waits for one gets it.
+    /// A completion has freed a place, or brought a message: whoever waits for one gets it.
     fn settle(&mut self) {
         loop {
             if self.has_message()
@@ -167,7 +139,7 @@ impl<T> State<T> {
             {
                 if receiver.kind == PLAIN {
                     let message = self.queue.pop_front().expect("there is a message");
-                    self.hand_to(receiver, message);
+                    fill(receiver, message);
                 } else {
                     self.promised_out += 1;
                 }
@@ -196,23 +168,30 @@ fn has_partner(list: &WaitList) -> bool {
 impl<T> Hchan<T> {
     /// Completes a receive that was promised a message.
     pub(super) fn complete_recv(&self, promise: Promise) -> T {
-        self.receive_promised(self.state().lock(), promise)
+        let mut state = self.state().lock();
+        if let Promise::Paired(pair) = promise {
+            return self.receive_paired(state, pair);
+        }
+        let message = state.queue.pop_front().expect("a message that was promised is there");
+        state.promised_out -= 1;
+        state.settle();
+        message
     }
 
-    /// The message that was promised, or the wait for it.
-    pub(super) fn receive_promised(&self, mut state: MutexGuard<'_, State<T>>, promise: Promise) -> T {
-        if let Some(message) = state.take_promised(promise) {
+    /// The message of a pair, or the wait for it.
+    pub(super) fn receive_paired(&self, mut state: MutexGuard<'_, State<T>>, pair: usize) -> T {
+        if let Some(message) = state.pairs.take(pair) {
             return message;
         }
         let mut slot = Slot::uninit();
         self.wait(
             state,
-            |state| state.creditors(promise),
+            |state| state.pairs.waiting(pair),
             &mut slot,
             WaitReason::ChanRecv,
             NEVER,
         );
-        // SAFETY: a creditor is woken by a sender that has filled its slot.
+        // SAFETY: who waits in a pair is woken by its sender, which has filled the slot.
         unsafe { slot.assume_init() }
     }
 
@@ -226,7 +205,7 @@ impl<T> Hchan<T> {
             }
             if let Some(receiver) = state.pairs.waiting(pair).pop() {
                 state.pairs.close(pair);
-                state.hand_to(receiver, message);
+                fill(receiver, message);
                 drop(state);
                 receiver.wake();
             } else {
@@ -238,16 +217,8 @@ impl<T> Hchan<T> {
         if state.disconnected {
             return Err(SendError(message));
         }
-        if let Some(creditor) = state.creditors.pop() {
-            state.promised_out -= 1;
-            state.hand_to(creditor, message);
-            state.settle();
-            drop(state);
-            creditor.wake();
-        } else {
-            state.queue.push_back(message);
-            state.settle();
-        }
+        state.queue.push_back(message);
+        state.settle();
         Ok(())
     }
 }

@@ -1,7 +1,10 @@
 //! The model: channels, parties, their g0s and timers, and every step that can follow a state.
 
 use Dir::{Recv, Send};
-use std::{collections::HashSet, mem};
+use std::{
+    collections::{BTreeMap, HashSet},
+    mem,
+};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Violation {
@@ -10,6 +13,8 @@ pub(crate) enum Violation {
     Stuck,
     Count,
     Exchanged,
+    Promised,
+    Disorder,
 }
 
 /// What is left out.
@@ -27,8 +32,12 @@ pub(crate) enum Fault {
     Settle,
     /// Locks are taken in the order of the arms.
     Order,
-    /// A rendezvous counts its promises as the other channels do: whoever was promised a message takes the next.
+    /// A rendezvous counts its promises: whoever was promised a message takes the next.
     Counts,
+    /// Who finds each message of a queue promised takes the next sender that waits, as at a rendezvous.
+    Partner,
+    /// A message goes straight to a receiver that waits, whatever is in the queue.
+    Past,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -144,6 +153,8 @@ struct Party {
     fired: bool,
     sent: usize,
     received: usize,
+    /// What it received last from each channel and sender: which of the sender's operations that was.
+    heard: BTreeMap<(usize, usize), usize>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -191,6 +202,7 @@ impl Model {
             fired: false,
             sent: 0,
             received: 0,
+            heard: BTreeMap::new(),
         };
         State {
             chans: [Chan::default(), Chan::default()],
@@ -369,15 +381,25 @@ impl Model {
         };
     }
 
+    /// Whether more messages or places of a queue are promised than there are.
+    fn has_promised_too_much(&self, chan: &Chan) -> bool {
+        chan.promised_out > chan.queue.len() || chan.queue.len() + chan.promised_in > self.capacity
+    }
+
     fn has_room(&self, chan: &Chan) -> bool {
         chan.queue.len() + chan.promised_in < self.capacity
     }
 
     fn is_ready(&self, chan: &Chan, dir: Dir) -> bool {
         match dir {
-            Recv => has_message(chan) || !chan.senders.is_empty(),
-            Send => self.has_room(chan) || !chan.receivers.is_empty(),
+            Recv => has_message(chan) || self.takes_partners() && !chan.senders.is_empty(),
+            Send => self.has_room(chan) || self.capacity == 0 && !chan.receivers.is_empty(),
         }
+    }
+
+    /// Whether who finds no message takes that of a sender that waits.
+    fn takes_partners(&self) -> bool {
+        self.capacity == 0 || self.is(Fault::Partner)
     }
 
     /// The first on a list who can be claimed.
@@ -457,18 +479,26 @@ impl Model {
     fn operate(&self, s: &mut State, p: usize, chan: usize, dir: Dir) -> Result<(), Violation> {
         match dir {
             Send => {
-                if let Some(receiver) = self.claim(s, chan, Recv)? {
+                let room = self.has_room(&s.chans[chan]);
+                let mut message = (p, s.parties[p].op);
+                if (room || self.capacity == 0)
+                    && let Some(receiver) = self.claim(s, chan, Recv)?
+                {
                     if self.is_plain(s, receiver) {
                         s.parties[p].sent += 1;
-                        s.parties[receiver.party].received += 1;
+                        if !self.is(Fault::Past) {
+                            s.chans[chan].queue.push(message);
+                            message = s.chans[chan].queue.remove(0);
+                        }
+                        s.receive(receiver.party, chan, message)?;
                     } else {
                         self.keep(s, chan, p, receiver.party);
                     }
                     s.parties[p].pc = Pc::Wake(receiver);
                     return Ok(());
                 }
-                if self.has_room(&s.chans[chan]) {
-                    s.chans[chan].queue.push((p, s.parties[p].op));
+                if room {
+                    s.chans[chan].queue.push(message);
                     s.parties[p].sent += 1;
                     self.end(s, p);
                     return Ok(());
@@ -476,17 +506,18 @@ impl Model {
             }
             Recv if has_message(&s.chans[chan]) => {
                 let message = s.chans[chan].queue.remove(0);
-                s.receive(p, message)?;
+                s.receive(p, chan, message)?;
                 match self.let_in(s, chan)? {
                     Some(sender) => s.parties[p].pc = Pc::Wake(sender),
                     None => self.end(s, p),
                 }
                 return Ok(());
             }
+            Recv if !self.takes_partners() => {}
             Recv => match self.claim(s, chan, Send)? {
                 Some(sender) if self.is_plain(s, sender) => {
                     s.parties[sender.party].sent += 1;
-                    s.parties[p].received += 1;
+                    s.receive(p, chan, (sender.party, s.parties[sender.party].op))?;
                     s.parties[p].pc = Pc::Wake(sender);
                     return Ok(());
                 }
@@ -575,14 +606,14 @@ impl Model {
             }
             Recv => {
                 let message = s.take_promised(chan, pair);
-                s.receive(p, message)?;
+                s.receive(p, chan, message)?;
             }
             Send => {
                 let message = (p, s.parties[p].op);
                 creditor = s.send_promised(chan, pair, message);
                 if let Some(node) = creditor {
                     s.touch(node)?;
-                    s.receive(node.party, message)?;
+                    s.receive(node.party, chan, message)?;
                 }
                 s.parties[p].sent += 1;
             }
@@ -594,7 +625,7 @@ impl Model {
             {
                 if self.is_plain(s, receiver) {
                     let message = s.chans[chan].queue.remove(0);
-                    s.receive(receiver.party, message)?;
+                    s.receive(receiver.party, chan, message)?;
                 } else {
                     s.chans[chan].promised_out += 1;
                 }
@@ -618,6 +649,9 @@ impl Model {
         let mut seen = HashSet::from([first.clone()]);
         let mut todo = vec![first];
         while let Some(state) = todo.pop() {
+            if self.capacity > 0 && state.chans.iter().any(|chan| self.has_promised_too_much(chan)) {
+                return Err(Violation::Promised);
+            }
             let steps = self.steps(&state);
             if steps.is_empty() {
                 if state.parties.iter().any(|party| party.pc != Pc::Done) {
@@ -652,11 +686,15 @@ fn has_message(chan: &Chan) -> bool {
 }
 
 impl State {
-    /// A party gets a message, which must be the one of who it was paired with.
-    fn receive(&mut self, p: usize, message: Message) -> Result<(), Violation> {
+    /// A party gets a message, which must be the one of who it was paired with, and none that was sent before what it has.
+    fn receive(&mut self, p: usize, chan: usize, message: Message) -> Result<(), Violation> {
         let party = &mut self.parties[p];
         party.received += 1;
         party.pair = None;
+        let (sender, op) = message;
+        if party.heard.insert((chan, sender), op).is_some_and(|last| last > op) {
+            return Err(Violation::Disorder);
+        }
         match party.expects.take() {
             Some(expected) if expected != message => Err(Violation::Exchanged),
             _ => Ok(()),
