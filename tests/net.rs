@@ -136,17 +136,18 @@ fn who_never_needs_to_wait_takes_turns_all_the_same() {
     let ran = child::run("who_never_needs_to_wait_takes_turns_all_the_same", &vars, &[], || {
         baton::run(|| {
             let stop = Arc::new(AtomicBool::new(false));
-            let start = |_| {
+            // Made beforehand: who opens a file may have to sleep until the table of files has grown, and his processor goes elsewhere.
+            let pairs: Vec<_> = (0..CROWD).map(|_| UnixStream::pair().unwrap()).collect();
+            let start = |(mut one, mut other): (UnixStream, UnixStream)| {
                 let stop = Arc::clone(&stop);
                 go!(move || {
-                    let (mut one, mut other) = UnixStream::pair().unwrap();
                     while !stop.load(SeqCst) {
                         one.write_all(b"!").unwrap();
                         other.read_exact(&mut [0]).unwrap();
                     }
                 })
             };
-            let crowd: Vec<_> = (0..CROWD).map(start).collect();
+            let crowd: Vec<_> = pairs.into_iter().map(start).collect();
             time::sleep(Duration::from_secs(1));
             let threads = fs::read_dir("/proc/self/task").unwrap().count();
             stop.store(true, SeqCst);
