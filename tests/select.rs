@@ -304,6 +304,13 @@ fn a_chosen_message_is_not_given_to_others() {
     });
 }
 
+/// A receive that is decided and not yet completed: the first message in the queue is promised to it.
+fn choose_to_receive<T>(rx: &chan::Receiver<T>) -> chan::SelectedOperation<'_> {
+    let mut select = Select::new();
+    select.recv(rx);
+    select.select()
+}
+
 /// While messages that others have chosen lie in the queue, a receiver waits. What comes then does not go past them: whom a later
 /// operation promises a message gets the next.
 #[test]
@@ -311,9 +318,7 @@ fn what_is_sent_later_does_not_pass_a_queue_of_promises() {
     Simulation::seeds(0..100).run(|| {
         let (tx, rx) = chan::bounded(2);
         tx.send(1).unwrap();
-        let mut select = Select::new();
-        select.recv(&rx);
-        let chosen = select.select();
+        let chosen = choose_to_receive(&rx);
         let other = rx.clone();
         let other = go!(move || {
             let first = other.recv().unwrap();
@@ -363,10 +368,8 @@ fn a_promised_message_goes_to_the_end_of_the_queue() {
         let mut select = Select::new();
         select.send(&tx);
         let late = select.select(); // one of two places
-        let mut select = Select::new();
-        select.recv(&rx);
         tx.send(1).unwrap();
-        let chosen = select.select();
+        let chosen = choose_to_receive(&rx);
         let other = rx.clone();
         let other = go!(move || [other.recv().unwrap(), other.recv().unwrap()]);
         time::sleep(Duration::from_millis(1)); // it waits
@@ -383,9 +386,7 @@ fn an_end_goes_while_messages_are_promised() {
     Simulation::seeds(0..100).run(|| {
         let (tx, rx) = chan::bounded(2);
         tx.send(1).unwrap();
-        let mut select = Select::new();
-        select.recv(&rx);
-        let chosen = select.select();
+        let chosen = choose_to_receive(&rx);
         let other = rx.clone();
         let other = go!(move || other.recv());
         time::sleep(Duration::from_millis(1)); // it waits
