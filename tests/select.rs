@@ -287,9 +287,7 @@ fn a_chosen_message_is_not_given_to_others() {
         let (tx, rx) = chan::bounded(1);
         let (gate, opened) = chan::bounded(1);
         tx.send(1).unwrap();
-        let mut select = Select::new();
-        select.recv(&rx);
-        let chosen = select.select();
+        let chosen = choose_to_receive(&rx);
         let late = tx.clone();
         go!(move || select! { send(late, opened.recv().unwrap()) -> sent => sent.unwrap() });
         time::sleep(Duration::from_millis(1)); // it waits for a place
